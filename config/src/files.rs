@@ -1,0 +1,144 @@
+//! What a configuration refers to on disk: certificates, private keys, tokens.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::{Certificate, Config, Diagnostic, Loaded};
+
+/// A warning comes this long before a certificate expires.
+const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
+
+/// A certificate chain that matches its key, and what its leaf says.
+#[derive(Debug, Clone)]
+pub struct LoadedCertificate {
+    /// For rustls.
+    pub key: Arc<CertifiedKey>,
+    /// DNS names (lower case, wildcards as `*.name`) and IP addresses of the leaf.
+    pub names: Vec<String>,
+    /// The leaf's last moment.
+    pub not_after: SystemTime,
+    /// The leaf's first moment.
+    pub not_before: SystemTime,
+}
+
+/// Reads a certificate and its key, and sees that they belong together. Says nothing of their time.
+///
+/// # Errors
+/// One line that names the file and what is wrong with it.
+pub fn load_certificate(files: &Certificate, provider: &CryptoProvider) -> Result<LoadedCertificate, String> {
+    let at = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let chain = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| at(&files.cert, &error))?;
+    let Some(leaf) = chain.first() else {
+        return Err(at(&files.cert, &"holds no certificate"));
+    };
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
+        .map_err(|error| at(&files.cert, &format!("not an X.509 certificate: {error}")))?;
+    let names = names(&parsed);
+    let moment = |time: x509_parser::time::ASN1Time| {
+        UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
+    };
+    let (not_before, not_after) = (moment(parsed.validity().not_before), moment(parsed.validity().not_after));
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => at(&files.key, &"holds no private key"),
+        other => at(&files.key, &other),
+    })?;
+    let key = provider.key_provider.load_private_key(key).map_err(|error| at(&files.key, &error))?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+        Err(_) => {
+            return Err(format!("{}: is not the key of {}", files.key.display(), files.cert.display()));
+        }
+    }
+    Ok(LoadedCertificate { key: Arc::new(certified), names, not_after, not_before })
+}
+
+fn names(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Vec<String> {
+    use x509_parser::extensions::GeneralName;
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| std::net::Ipv4Addr::from(b).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|b| std::net::Ipv6Addr::from(b).to_string()),
+        },
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+/// Reads a bearer token: the file's first line, at least 16 visible characters.
+///
+/// # Errors
+/// One line that names the file; never its content.
+pub fn load_token(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!("{}: a token is at least 16 visible ASCII characters", path.display()));
+    }
+    Ok(token.to_owned())
+}
+
+/// Looks at every file the configuration refers to, as of `now`.
+#[must_use]
+pub fn check(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
+    let config: &Config = &loaded.config;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut found = Vec::new();
+    for files in config.listeners.values().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
+        match load_certificate(&files.value, &provider) {
+            Err(why) => found.push(Diagnostic::error(why).at(&files.span)),
+            Ok(certificate) => {
+                found.extend(validity(files.value.cert.as_path(), &certificate, now).map(|d| d.at(&files.span)))
+            }
+        }
+    }
+    let mut token = |path: &Path, span: Option<&std::ops::Range<usize>>| {
+        if let Err(why) = load_token(path) {
+            let diagnostic = Diagnostic::error(why);
+            found.push(match span {
+                Some(span) => diagnostic.at(span),
+                None => diagnostic,
+            });
+        }
+    };
+    if let Some(path) = &config.admin.token_file {
+        token(path, None);
+    }
+    if let Some(signer) = &config.signer {
+        for caller in signer.callers.values() {
+            if let Some(path) = &caller.token_file {
+                token(path, Some(&caller.span));
+            }
+        }
+    }
+    found
+}
+
+/// What a certificate's dates say, as of `now`.
+#[must_use]
+pub fn validity(file: &Path, certificate: &LoadedCertificate, now: SystemTime) -> Option<Diagnostic> {
+    let date = |time| humantime::format_rfc3339_seconds(time);
+    if certificate.not_after < now {
+        return Some(Diagnostic::error(format!("{}: expired at {}", file.display(), date(certificate.not_after))));
+    }
+    if certificate.not_before > now {
+        let begins = date(certificate.not_before);
+        return Some(Diagnostic::error(format!("{}: is not valid before {begins}", file.display())));
+    }
+    if certificate.not_after < now + EXPIRES_SOON {
+        return Some(Diagnostic::warning(format!("{}: expires at {}", file.display(), date(certificate.not_after))));
+    }
+    None
+}

@@ -1,0 +1,92 @@
+//! The keygate configuration file: its model, its validation and its diagnostics.
+//!
+//! [`load`] reads one TOML file and answers with a [`Config`] that is complete and consistent: every name that is
+//! referred to exists, no two routes are ambiguous, every weight adds up. What is wrong comes back as
+//! [`Diagnostics`], each with the place in the file, and [`Diagnostics::render`] prints them as a compiler does.
+//!
+//! What the file refers to on disk (certificates, keys, tokens) is looked at by [`files::check`].
+//!
+//! Unknown fields are errors; relative paths are relative to the file.
+
+pub mod diagnostics;
+pub mod files;
+pub mod model;
+mod place;
+mod signer;
+pub mod units;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use model::*;
+pub use place::At;
+pub use signer::*;
+
+/// A configuration file that was read and found consistent.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What the file says; paths in it are absolute.
+    pub config: Config,
+    /// The file's text, for diagnostics that come later.
+    pub source: Source,
+    /// What is not wrong, but worth a look.
+    pub warnings: Diagnostics,
+}
+
+/// A configuration file's name and text, which diagnostics quote.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where the text came from.
+    pub path: PathBuf,
+    /// The text.
+    pub text: String,
+}
+
+/// Reads and validates the file at `path`.
+///
+/// # Errors
+/// Everything found wrong, in the order of the file. A syntax error hides what is behind it.
+pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let source = Source { path: path.to_owned(), text: String::new() };
+            let what = Diagnostic::error(format!("cannot read {}: {error}", path.display()));
+            return Err(Diagnostics::new(source, vec![what]));
+        }
+    };
+    parse(Source { path: path.to_owned(), text })
+}
+
+/// Validates the text of a configuration file. `source.path` is what relative paths are relative to.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(source: Source) -> Result<Loaded, Diagnostics> {
+    let mut config: Config = match toml::from_str(&source.text) {
+        Ok(config) => config,
+        Err(error) => {
+            let mut what = Diagnostic::error(error.message().to_owned());
+            what.span = error.span();
+            return Err(Diagnostics::new(source, vec![what]));
+        }
+    };
+    let base = match std::path::absolute(&source.path) {
+        Ok(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        Err(_) => PathBuf::new(),
+    };
+    config.resolve_paths(&base);
+    let found = validate::validate(&config);
+    if found.iter().any(|d| d.severity == Severity::Error) {
+        return Err(Diagnostics::new(source, found));
+    }
+    let warnings = Diagnostics::new(source.clone(), found);
+    Ok(Loaded { config, source, warnings })
+}
+
+/// The JSON Schema of the file, for editors.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}

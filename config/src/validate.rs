@@ -1,0 +1,301 @@
+//! Whether a file that parses is also consistent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Address, Config, HostPattern, PathPattern, SameSite, SecurityHeaders, is_header_name};
+use crate::place::At;
+use crate::signer::Signer;
+use crate::{Diagnostic, Route};
+
+/// A route's weights are a table of this many places at most: shares to a hundredth of a percent.
+const MAX_WEIGHT: u32 = 10_000;
+
+/// Headers that frame or route a message: no policy may set or remove them.
+const FRAMING_HEADERS: [&str; 7] =
+    ["connection", "content-length", "date", "set-cookie", "te", "transfer-encoding", "upgrade"];
+
+pub(crate) fn validate(config: &Config) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    listeners(config, &mut found);
+    if let (Address::Tcp(_), None) = (&config.admin.listen.value, &config.admin.token_file) {
+        found.push(
+            Diagnostic::error("an admin listener on TCP needs a token")
+                .at(&config.admin.listen.span)
+                .help("name a token_file beside it, or listen on a Unix socket"),
+        );
+    }
+    for (name, upstream) in &config.upstreams {
+        if upstream.servers.is_empty() {
+            found.push(Diagnostic::error(format!("upstream {name:?} has no servers")).at(&upstream.span));
+        }
+        if upstream.max_in_flight == Some(0) {
+            found.push(Diagnostic::error(format!("upstream {name:?} lets no request through")).at(&upstream.span));
+        }
+    }
+    for (name, limit) in &config.rate_limits {
+        if limit.max_keys == 0 {
+            found.push(Diagnostic::error(format!("rate limit {name:?} remembers no key")).at(&limit.span));
+        }
+    }
+    for (name, headers) in &config.security_headers {
+        security_headers(name, headers, &mut found);
+    }
+    routes(config, &mut found);
+    if let Some(signer) = &config.signer {
+        self::signer(signer, &mut found);
+    }
+    found
+}
+
+/// `name` must be one of `known`; says which names there are when it is not.
+fn reference<T>(what: &str, name: &At<String>, known: &BTreeMap<String, T>, found: &mut Vec<Diagnostic>) {
+    if known.contains_key(&name.value) {
+        return;
+    }
+    let names: Vec<_> = known.keys().map(String::as_str).collect();
+    let help =
+        if names.is_empty() { format!("the file has no {what}") } else { format!("there is: {}", names.join(", ")) };
+    found.push(
+        Diagnostic::error(format!("no {what} is named {:?}", name.value)).at(&name.span).label("not found").help(help),
+    );
+}
+
+fn listeners(config: &Config, found: &mut Vec<Diagnostic>) {
+    let mut bound = BTreeMap::new();
+    for (name, listener) in &config.listeners {
+        if listener.bind.is_empty() {
+            found.push(Diagnostic::error(format!("listener {name:?} binds no address")).at(&listener.span));
+        }
+        for bind in &listener.bind {
+            if let Some(other) = bound.insert(bind.value, name)
+                && bind.value.port() != 0
+            {
+                found.push(
+                    Diagnostic::error(format!("{} is bound twice", bind.value))
+                        .at(&bind.span)
+                        .label(format!("listener {other:?} has it already")),
+                );
+            }
+        }
+        if let Some(tls) = &listener.tls
+            && tls.certificates.is_empty()
+        {
+            found.push(Diagnostic::error(format!("listener {name:?} has no certificate")).at(&listener.span));
+        }
+        if listener.limits.head_size.0 < 1024 || listener.limits.head_size.0 > 1 << 20 {
+            found.push(
+                Diagnostic::error(format!("listener {name:?}: head_size must be from 1KiB to 1MiB")).at(&listener.span),
+            );
+        }
+        if !(1..=200).contains(&listener.limits.header_count) {
+            found.push(
+                Diagnostic::error(format!("listener {name:?}: header_count must be from 1 to 200")).at(&listener.span),
+            );
+        }
+        if listener.limits.connections == 0 {
+            found.push(Diagnostic::error(format!("listener {name:?} takes no connection")).at(&listener.span));
+        }
+        if listener.redirect.is_some() && listener.tls.is_some() {
+            found.push(
+                Diagnostic::error(format!("listener {name:?} redirects to https, and is https itself"))
+                    .at(&listener.span),
+            );
+        }
+        if let Some(headers) = &listener.security_headers {
+            reference("security_headers", headers, &config.security_headers, found);
+        }
+    }
+}
+
+fn security_headers(name: &str, headers: &At<SecurityHeaders>, found: &mut Vec<Diagnostic>) {
+    let mut bad =
+        |why: String| found.push(Diagnostic::error(format!("security_headers {name:?}: {why}")).at(&headers.span));
+    for header in headers.set.keys().chain(&headers.remove) {
+        if !is_header_name(header) {
+            bad(format!("{header:?} is no header name"));
+        } else if FRAMING_HEADERS.contains(&header.to_ascii_lowercase().as_str()) {
+            bad(format!("{header:?} is not for a policy to change"));
+        }
+    }
+    for (header, value) in &headers.set {
+        if value.is_empty() || !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
+            bad(format!("the value of {header:?} must be visible ASCII"));
+        }
+        if headers.remove.iter().any(|removed| removed.eq_ignore_ascii_case(header)) {
+            bad(format!("{header:?} is both set and removed"));
+        }
+    }
+    let lower: BTreeSet<_> = headers.set.keys().map(|header| header.to_ascii_lowercase()).collect();
+    if lower.len() < headers.set.len() {
+        bad("a header is set twice, in different case".into());
+    }
+    if let Some(cookies) = headers.cookies
+        && cookies.same_site == Some(SameSite::None)
+        && !cookies.secure
+    {
+        bad("cookies with same_site \"none\" must be secure".into());
+    }
+}
+
+fn routes(config: &Config, found: &mut Vec<Diagnostic>) {
+    let mut names = BTreeMap::new();
+    let mut claims: BTreeMap<(Option<&HostPattern>, &PathPattern), &Route> = BTreeMap::new();
+    for route in &config.routes {
+        let name = &route.name;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            found.push(Diagnostic::error("a route's name is made of letters, digits, '-', '_' and '.'").at(&name.span));
+        }
+        if names.insert(name.value.as_str(), ()).is_some() {
+            found.push(Diagnostic::error(format!("a second route is named {:?}", name.value)).at(&name.span));
+        }
+        path(&route.path, found);
+        let hosts = route.hosts.iter().map(|host| (Some(&host.value), &host.span));
+        let any = route.hosts.is_empty().then_some((None, &name.span));
+        for (host, span) in hosts.chain(any) {
+            if let Some(other) = claims.insert((host, &route.path.value), route) {
+                let host = host.map_or("any host".to_owned(), ToString::to_string);
+                found.push(
+                    Diagnostic::error(format!("route {:?} is ambiguous", name.value))
+                        .at(span)
+                        .label(format!("{host}, path {}: so is route {:?}", route.path.value, other.name.value)),
+                );
+            }
+        }
+        for limit in &route.rate_limits {
+            reference("rate_limits", limit, &config.rate_limits, found);
+        }
+        if let Some(headers) = &route.security_headers {
+            reference("security_headers", headers, &config.security_headers, found);
+        }
+        backends(config, route, found);
+    }
+    let used: BTreeSet<&str> =
+        config.routes.iter().flat_map(|r| &r.backends).map(|b| b.upstream.value.as_str()).collect();
+    for (name, upstream) in config.upstreams.iter().filter(|(name, _)| !used.contains(name.as_str())) {
+        found.push(Diagnostic::warning(format!("no route sends anything to upstream {name:?}")).at(&upstream.span));
+    }
+    if config.routes.is_empty() && config.listeners.values().any(|l| l.redirect.is_none()) {
+        found.push(Diagnostic::warning("there are no routes: every request will be answered 404"));
+    }
+}
+
+fn path(path: &At<PathPattern>, found: &mut Vec<Diagnostic>) {
+    match &path.value {
+        PathPattern::Regex(regex) => {
+            if let Err(error) = regex::Regex::new(regex) {
+                let why = error.to_string();
+                let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                found.push(Diagnostic::error("not a regular expression").at(&path.span).label(why));
+            }
+        }
+        PathPattern::Prefix(text) | PathPattern::Exact(text) => {
+            let dots = text.split('/').any(|segment| segment == "." || segment == "..");
+            if !text.starts_with('/') || text.contains("//") || dots || text.contains(['?', '#']) || !text.is_ascii() {
+                found.push(
+                    Diagnostic::error("a path begins with '/', and has no '//', '.', '..', '?' or '#'").at(&path.span),
+                );
+            }
+        }
+    }
+}
+
+fn backends(config: &Config, route: &Route, found: &mut Vec<Diagnostic>) {
+    let name = &route.name;
+    if route.backends.is_empty() {
+        found.push(Diagnostic::error(format!("route {:?} has no backends", name.value)).at(&name.span));
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for backend in &route.backends {
+        reference("upstreams", &backend.upstream, &config.upstreams, found);
+        if !seen.insert(&backend.upstream.value) {
+            found.push(
+                Diagnostic::error(format!("route {:?} names {:?} twice", name.value, backend.upstream.value))
+                    .at(&backend.upstream.span),
+            );
+        }
+        if backend.weight > MAX_WEIGHT {
+            found.push(Diagnostic::error(format!("a weight is at most {MAX_WEIGHT}")).at(&backend.span));
+        }
+    }
+    if route.backends.iter().all(|backend| backend.weight == 0) {
+        found.push(
+            Diagnostic::error(format!("route {:?} sends nothing anywhere: all its weights are 0", name.value))
+                .at(&route.backends[0].span),
+        );
+    }
+}
+
+fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
+    for listen in signer.listen.as_slice() {
+        if matches!(listen.value, Address::Tcp(_)) {
+            found.push(
+                Diagnostic::error("the signer listens on Unix sockets only")
+                    .at(&listen.span)
+                    .help("write it as \"unix:PATH\""),
+            );
+        }
+    }
+    if signer.listen.as_slice().is_empty() {
+        found.push(Diagnostic::error("the signer listens nowhere"));
+    }
+    for (name, key) in &signer.keys {
+        match (&key.kms, &key.local) {
+            (Some(kms), None) => {
+                if kms.key_id.starts_with("alias/") || kms.key_id.contains(":alias/") {
+                    found.push(
+                        Diagnostic::error("a KMS key is named by its id or ARN")
+                            .at(&kms.key_id.span)
+                            .label("an alias can be pointed at another key"),
+                    );
+                }
+                if let Some(endpoint) = &kms.endpoint
+                    && !endpoint.starts_with("http://")
+                    && !endpoint.starts_with("https://")
+                {
+                    found.push(Diagnostic::error("a KMS endpoint is a URL").at(&endpoint.span));
+                }
+            }
+            (None, Some(_)) if !signer.allow_local_keys => found.push(
+                Diagnostic::error(format!("key {name:?} is kept in a file"))
+                    .at(&key.span)
+                    .help("for development, set allow_local_keys = true under [signer]; for money, use kms"),
+            ),
+            (None, Some(_)) => {}
+            _ => found.push(Diagnostic::error(format!("key {name:?} needs one of kms and local")).at(&key.span)),
+        }
+    }
+    let mut ids = BTreeMap::new();
+    for (name, chain) in &signer.chains {
+        if chain.id == 0 {
+            found.push(Diagnostic::error(format!("chain {name:?} has id 0")).at(&chain.span));
+        }
+        if let Some(other) = ids.insert(chain.id, name) {
+            found.push(Diagnostic::error(format!("chains {other:?} and {name:?} have the same id")).at(&chain.span));
+        }
+    }
+    for policy in signer.policies.values() {
+        for chain in policy.chains.iter().flatten() {
+            reference("signer.chains", chain, &signer.chains, found);
+        }
+    }
+    let mut uids = BTreeMap::new();
+    for (name, caller) in &signer.callers {
+        if caller.token_file.is_some() == caller.uid.is_some() {
+            found.push(Diagnostic::error(format!("caller {name:?} needs one of token_file and uid")).at(&caller.span));
+        }
+        if let Some(other) = caller.uid.and_then(|uid| uids.insert(uid, name)) {
+            found.push(Diagnostic::error(format!("callers {other:?} and {name:?} have the same uid")).at(&caller.span));
+        }
+        for key in &caller.keys {
+            reference("signer.keys", key, &signer.keys, found);
+        }
+        match &caller.policy {
+            Some(policy) => reference("signer.policies", policy, &signer.policies, found),
+            None => found.push(
+                Diagnostic::warning(format!("caller {name:?} has no policy: it may have nothing signed"))
+                    .at(&caller.span),
+            ),
+        }
+    }
+}
