@@ -94,16 +94,7 @@ pub fn load_token(path: &Path) -> Result<String, String> {
 #[must_use]
 pub fn check(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
     let config: &Config = &loaded.config;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let mut found = Vec::new();
-    for files in config.listeners.values().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
-        match load_certificate(&files.value, &provider) {
-            Err(why) => found.push(Diagnostic::error(why).at(&files.span)),
-            Ok(certificate) => {
-                found.extend(validity(files.value.cert.as_path(), &certificate, now).map(|d| d.at(&files.span)))
-            }
-        }
-    }
+    let mut found = check_certificates(loaded, now);
     let mut token = |path: &Path, span: Option<&std::ops::Range<usize>>| {
         if let Err(why) = load_token(path) {
             let diagnostic = Diagnostic::error(why);
@@ -120,6 +111,23 @@ pub fn check(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
         for caller in signer.callers.values() {
             if let Some(path) = &caller.token_file {
                 token(path, Some(&caller.span));
+            }
+        }
+    }
+    found
+}
+
+/// Looks at every certificate and its key, as of `now`.
+#[must_use]
+pub fn check_certificates(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut found = Vec::new();
+    let listeners = loaded.config.listeners.values();
+    for files in listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates) {
+        match load_certificate(&files.value, &provider) {
+            Err(why) => found.push(Diagnostic::error(why).at(&files.span)),
+            Ok(certificate) => {
+                found.extend(validity(&files.value.cert, &certificate, now).map(|d| d.at(&files.span)));
             }
         }
     }

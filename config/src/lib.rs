@@ -22,6 +22,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use model::*;
 pub use place::At;
 pub use signer::*;
+pub use validate::MAX_WEIGHT;
 
 /// A configuration file that was read and found consistent.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use crate::signer::Signer;
 use crate::{Diagnostic, Route};
 
 /// A route's weights are a table of this many places at most: shares to a hundredth of a percent.
-const MAX_WEIGHT: u32 = 10_000;
+pub const MAX_WEIGHT: u32 = 10_000;
 
 /// Headers that frame or route a message: no policy may set or remove them.
 const FRAMING_HEADERS: [&str; 7] =

@@ -1,0 +1,380 @@
+//! Changes to what is live: reloads, weights, listeners that come and go. One at a time, each whole or not at all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use keygate_config::{Address, At, Config, Loaded, Process};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::listen::{Listening, Slots, Worker, accept};
+use crate::live::{Carried, Live, Snapshot};
+use crate::telemetry::access_log::AccessLog;
+use crate::upstream::ServerState;
+use crate::weights::Weights;
+
+/// Names are waited for so long at a start or a reload; after that they are looked up in the background.
+const RESOLVE: Duration = Duration::from_secs(2);
+
+/// Changes what is live.
+pub struct Control {
+    /// What is live.
+    pub live: Arc<Live>,
+    /// The file.
+    pub path: PathBuf,
+    /// When the gateway started.
+    pub started: SystemTime,
+    workers: Vec<(Handle, Worker)>,
+    change: tokio::sync::Mutex<Changing>,
+    last_reload: Mutex<Option<LastReload>>,
+    admin_token: ArcSwapOption<String>,
+}
+
+struct Changing {
+    carried: Carried,
+    weights: Weights,
+    listening: Vec<Arc<Listening>>,
+    slots: HashMap<String, Arc<Slots>>,
+    at_start: AtStart,
+}
+
+/// What only a restart changes.
+#[derive(PartialEq)]
+struct AtStart {
+    workers: keygate_config::Workers,
+    state_dir: PathBuf,
+    admin: Address,
+}
+
+impl AtStart {
+    fn of(config: &Config) -> Self {
+        let Process { workers, state_dir, .. } = &config.process;
+        Self { workers: *workers, state_dir: state_dir.clone(), admin: config.admin.listen.value.clone() }
+    }
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reloaded {
+    /// The snapshot now live.
+    pub generation: u64,
+    /// What an operator should know: live weights dropped, settings that wait for a restart, warnings of the file.
+    pub notes: Vec<String>,
+}
+
+/// The last reload, for the status.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastReload {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Whether it took effect.
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What it noted.
+    pub notes: Vec<String>,
+}
+
+/// Why weights were not set.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// No such route.
+    #[error("no route is named {0:?}")]
+    NoRoute(String),
+    /// Not the route's backends, or not weights.
+    #[error("{0}")]
+    Invalid(String),
+    /// Somebody else changed them first.
+    #[error("the weights have changed since: the version is now {0}")]
+    Changed(String),
+    /// They could not be kept.
+    #[error("{0}")]
+    NotKept(#[from] std::io::Error),
+}
+
+/// What a start needs, made whole before anything is served.
+pub(crate) struct Prepared {
+    pub live: Arc<Live>,
+    pub carried: Carried,
+    pub weights: Weights,
+    pub listening: Vec<Arc<Listening>>,
+    pub notes: Vec<String>,
+}
+
+/// Reads everything the file refers to and binds its listeners.
+pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<Prepared, String> {
+    let config = loaded.config.clone();
+    let state_dir = &config.process.state_dir;
+    create_private_dir(state_dir).map_err(|error| format!("cannot create {}: {error}", state_dir.display()))?;
+    let mut weights = Weights::load(state_dir).map_err(|error| error.to_string())?;
+    let mut notes = weights.reconcile(&config);
+    notes.extend(warnings(&loaded));
+    let access_log = AccessLog::open(&config.access_log.path).map_err(|error| error.to_string())?;
+    let snapshot = carried.build(loaded, &weights, None)?;
+    resolve(&snapshot).await;
+    let mut listening = Vec::new();
+    for (name, listener) in &config.listeners {
+        for address in &listener.bind {
+            let bound = Listening::bind(name, address.value).map_err(|error| error.to_string())?;
+            listening.push(Arc::new(bound));
+        }
+    }
+    if !notes.is_empty() {
+        weights.save().map_err(|error| error.to_string())?;
+    }
+    let live = Arc::new(Live::new(snapshot, Arc::default(), access_log));
+    Ok(Prepared { live, carried, weights, listening, notes })
+}
+
+impl Control {
+    pub(crate) fn new(prepared: Prepared, workers: Vec<(Handle, Worker)>) -> Result<Self, String> {
+        let snapshot = prepared.live.snapshot();
+        let config = &snapshot.loaded.config;
+        let control = Self {
+            path: snapshot.loaded.source.path.clone(),
+            started: SystemTime::now(),
+            workers,
+            admin_token: ArcSwapOption::new(admin_token(config)?),
+            last_reload: Mutex::new(None),
+            change: tokio::sync::Mutex::new(Changing {
+                carried: prepared.carried,
+                weights: prepared.weights,
+                slots: HashMap::new(),
+                at_start: AtStart::of(config),
+                listening: Vec::new(),
+            }),
+            live: prepared.live,
+        };
+        let mut change = control.change.try_lock().expect("nobody else has it yet");
+        for listening in prepared.listening {
+            control.start(&mut change, listening);
+        }
+        drop(change);
+        Ok(control)
+    }
+
+    fn start(&self, change: &mut Changing, listening: Arc<Listening>) {
+        let slots = change.slots.entry(listening.listener.clone()).or_default();
+        for (handle, worker) in &self.workers {
+            handle.spawn(accept(worker.clone(), listening.clone(), slots.clone()));
+        }
+        change.listening.push(listening);
+    }
+
+    /// The token that callers over TCP must show.
+    pub(crate) fn admin_token(&self) -> Option<Arc<String>> {
+        self.admin_token.load_full()
+    }
+
+    /// Where clients can connect: listener and address.
+    pub async fn addresses(&self) -> Vec<(String, std::net::SocketAddr)> {
+        self.change.lock().await.listening.iter().map(|l| (l.listener.clone(), l.address)).collect()
+    }
+
+    /// The last reload, if there was one.
+    #[must_use]
+    pub fn last_reload(&self) -> Option<LastReload> {
+        self.last_reload.lock().clone()
+    }
+
+    /// Stops accepting connections.
+    pub(crate) async fn stop_listening(&self) {
+        for listening in self.change.lock().await.listening.drain(..) {
+            listening.stop();
+        }
+    }
+
+    /// Reads the file again and puts it in force: wholly, or not at all.
+    ///
+    /// # Errors
+    /// Everything wrong with the file, or the one thing that could not be done. Nothing has changed then.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        let result = self.try_reload().await;
+        let (ok, notes, error) = match &result {
+            Ok(reloaded) => {
+                tracing::info!(generation = reloaded.generation, notes = ?reloaded.notes, "reloaded");
+                (true, reloaded.notes.clone(), None)
+            }
+            Err(error) => {
+                tracing::error!(%error, "not reloaded: nothing has changed");
+                (false, Vec::new(), Some(error.clone()))
+            }
+        };
+        self.live.metrics.reloads.with_label_values(&[if ok { "ok" } else { "error" }]).inc();
+        let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        *self.last_reload.lock() = Some(LastReload { at, ok, error, notes });
+        result
+    }
+
+    async fn try_reload(&self) -> Result<Reloaded, String> {
+        let mut change = self.change.lock().await;
+        let change = &mut *change;
+        let loaded = keygate_config::load(&self.path).map_err(|diagnostics| diagnostics.to_string())?;
+        let config = loaded.config.clone();
+        let token = admin_token(&config)?;
+        let mut notes = warnings(&loaded);
+        let mut weights = change.weights.clone();
+        let dropped = weights.reconcile(&config);
+        let before = self.live.snapshot();
+        let snapshot = change.carried.build(loaded, &weights, Some(&before))?;
+        resolve(&snapshot).await;
+        let log_path = &config.access_log.path;
+        let access_log = if *log_path == before.loaded.config.access_log.path {
+            None
+        } else {
+            Some(Arc::new(AccessLog::open(log_path).map_err(|error| error.to_string())?))
+        };
+        let (kept, fresh) = listeners(&config, &change.listening)?;
+        if !dropped.is_empty() {
+            weights.save().map_err(|error| error.to_string())?;
+            notes.extend(dropped);
+        }
+        if change.at_start != AtStart::of(&config) {
+            notes.push("process.workers, process.state_dir and admin.listen change with a restart only".into());
+        }
+
+        // From here on nothing fails.
+        let generation = snapshot.generation;
+        self.live.swap(snapshot);
+        if let Some(access_log) = access_log {
+            self.live.access_log.store(access_log);
+        }
+        self.admin_token.store(token);
+        change.weights = weights;
+        for listening in std::mem::replace(&mut change.listening, kept) {
+            if !change.listening.iter().any(|kept| Arc::ptr_eq(kept, &listening)) {
+                listening.stop();
+            }
+        }
+        for listening in fresh {
+            self.start(change, listening);
+        }
+        change.slots.retain(|name, slots| {
+            // A higher limit lets those in who wait under the old one.
+            slots.wake();
+            config.listeners.contains_key(name)
+        });
+        drop(before);
+        change.carried.retain(&self.live.snapshot());
+        Ok(Reloaded { generation, notes })
+    }
+
+    /// Sets a route's live weights: one for each of its backends. They hold for every request accepted from when this
+    /// returns, and across restarts. Answers the route's new version.
+    ///
+    /// # Errors
+    /// [`WeightsError`]; nothing has changed then.
+    pub async fn set_weights(
+        &self,
+        name: &str,
+        wanted: BTreeMap<String, u32>,
+        if_match: Option<&str>,
+    ) -> Result<String, WeightsError> {
+        let mut change = self.change.lock().await;
+        let snapshot = self.live.snapshot();
+        let route = snapshot.routes.iter().find(|route| route.name == name);
+        let in_file = snapshot.loaded.config.routes.iter().find(|route| route.name.value == name);
+        let (Some(route), Some(in_file)) = (route, in_file) else {
+            return Err(WeightsError::NoRoute(name.to_owned()));
+        };
+        if if_match.is_some_and(|version| version != "*" && version != route.version) {
+            return Err(WeightsError::Changed(route.version.clone()));
+        }
+        let names: Vec<&str> = route.backends.iter().map(|backend| backend.upstream.name.as_str()).collect();
+        check_weights(&names, &wanted).map_err(WeightsError::Invalid)?;
+        let in_order: Vec<u32> = names.iter().map(|name| wanted[*name]).collect();
+        let version = change.carried.version(snapshot.generation + 1);
+        let Some(next) = snapshot.with_weights(name, &in_order, version.clone()) else {
+            return Err(WeightsError::NoRoute(name.to_owned()));
+        };
+        let mut weights = change.weights.clone();
+        weights.set(in_file, wanted.clone());
+        weights.save()?;
+        change.weights = weights;
+        self.live.swap(next);
+        tracing::info!(route = name, weights = ?wanted, "weights set");
+        Ok(version)
+    }
+}
+
+/// All backends and no others, none above the limit, and not all zero.
+fn check_weights(backends: &[&str], wanted: &BTreeMap<String, u32>) -> Result<(), String> {
+    let has = backends.join(", ");
+    if let Some(unknown) = wanted.keys().find(|name| !backends.contains(&name.as_str())) {
+        return Err(format!("{unknown:?} is no backend of the route, which has: {has}"));
+    }
+    if let Some(missing) = backends.iter().find(|name| !wanted.contains_key(**name)) {
+        return Err(format!("{missing:?} is missing: name a weight for each of {has}"));
+    }
+    if let Some((name, _)) = wanted.iter().find(|(_, weight)| **weight > keygate_config::MAX_WEIGHT) {
+        return Err(format!("the weight of {name:?} is above {}", keygate_config::MAX_WEIGHT));
+    }
+    if wanted.values().all(|weight| *weight == 0) {
+        return Err("all weights are 0: the route would send nothing anywhere".into());
+    }
+    Ok(())
+}
+
+type Sockets = Vec<Arc<Listening>>;
+
+/// Which sockets stay, and which are new. A listener that is only renamed keeps its socket.
+fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, Sockets), String> {
+    let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+    for (name, listener) in &config.listeners {
+        for At { value: address, .. } in &listener.bind {
+            let unused = |l: &&Arc<Listening>| l.configured == *address && !kept.iter().any(|k| Arc::ptr_eq(k, l));
+            match current.iter().find(|l| l.listener == *name && unused(l)) {
+                Some(same) => kept.push(same.clone()),
+                None => {
+                    let bound = match current.iter().find(|l| l.configured == *address && address.port() != 0) {
+                        Some(other) => other.renamed(name),
+                        None => Listening::bind(name, *address),
+                    };
+                    fresh.push(Arc::new(bound.map_err(|error| error.to_string())?));
+                }
+            }
+        }
+    }
+    Ok((kept, fresh))
+}
+
+fn admin_token(config: &Config) -> Result<Option<Arc<String>>, String> {
+    config.admin.token_file.as_ref().map(|path| keygate_config::files::load_token(path).map(Arc::new)).transpose()
+}
+
+/// What the file and its certificates have to say, short of errors.
+fn warnings(loaded: &Loaded) -> Vec<String> {
+    let mut found: Vec<String> = loaded.warnings.found.iter().map(|warning| warning.message.clone()).collect();
+    let certificates = keygate_config::files::check_certificates(loaded, SystemTime::now());
+    found.extend(certificates.into_iter().map(|diagnostic| diagnostic.message));
+    found
+}
+
+async fn resolve(snapshot: &Snapshot) {
+    let servers: Vec<Arc<ServerState>> =
+        snapshot.upstreams.values().flat_map(|upstream| &upstream.servers).filter(|s| !s.is_resolved()).cloned().collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for server in servers {
+        tasks.spawn(async move {
+            let why = match timeout(RESOLVE, server.resolve()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            tracing::warn!(server = server.server.as_str(), why, "server not resolved yet");
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// A folder that only its owner can look into.
+fn create_private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

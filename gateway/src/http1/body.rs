@@ -1,0 +1,155 @@
+//! Where a request's body ends: the strict reading of `Content-Length` and of the chunked coding (RFC 9112, 7.1).
+
+use super::head::{Framing, Refusal};
+
+/// Follows a body through the bytes of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body(State);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Length(u64),
+    ChunkSize { size: u64, digits: u8 },
+    ChunkSizeLf(u64),
+    ChunkData(u64),
+    ChunkDataCr,
+    ChunkDataLf,
+    TrailerStart,
+    Trailer,
+    TrailerLf,
+    EndLf,
+    Done,
+}
+
+/// Bytes of trailers that are accepted; they are forwarded as they come.
+const MAX_TRAILERS: usize = 8 << 10;
+
+impl Body {
+    /// A body framed like this.
+    #[must_use]
+    pub fn new(framing: Framing) -> Self {
+        Self(match framing {
+            Framing::Length(0) => State::Done,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::ChunkSize { size: 0, digits: 0 },
+        })
+    }
+
+    /// Whether the body has ended.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0 == State::Done
+    }
+
+    /// How many of `bytes` belong to the body.
+    ///
+    /// # Errors
+    /// [`Refusal::Chunk`] where the chunked coding is not exactly as the RFC has it. Chunk extensions are refused:
+    /// no client sends them, and servers disagree where they end.
+    pub fn advance(&mut self, bytes: &[u8], trailers: &mut usize) -> Result<usize, Refusal> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match &mut self.0 {
+                State::Done => break,
+                State::Length(left) | State::ChunkData(left) => {
+                    let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                    *left -= step as u64;
+                    at += step;
+                    if *left == 0 {
+                        self.0 = if matches!(self.0, State::Length(_)) { State::Done } else { State::ChunkDataCr };
+                    }
+                }
+                _ => {
+                    self.step(bytes[at], trailers)?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    fn step(&mut self, byte: u8, trailers: &mut usize) -> Result<(), Refusal> {
+        self.0 = match (&self.0, byte) {
+            (State::ChunkSize { size, digits }, byte) if byte.is_ascii_hexdigit() && *digits < 15 => {
+                let digit = (byte as char).to_digit(16).unwrap_or_default();
+                State::ChunkSize { size: size << 4 | u64::from(digit), digits: digits + 1 }
+            }
+            (State::ChunkSize { size, digits: 1.. }, b'\r') => State::ChunkSizeLf(*size),
+            (State::ChunkSizeLf(0), b'\n') => State::TrailerStart,
+            (State::ChunkSizeLf(size), b'\n') => State::ChunkData(*size),
+            (State::ChunkDataCr, b'\r') => State::ChunkDataLf,
+            (State::ChunkDataLf, b'\n') => State::ChunkSize { size: 0, digits: 0 },
+            (State::TrailerStart, b'\r') => State::EndLf,
+            (State::EndLf, b'\n') => State::Done,
+            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::Trailer, b'\r') => State::TrailerLf,
+            (State::TrailerStart, byte) if byte.is_ascii_alphanumeric() => State::Trailer,
+            (State::Trailer, byte) if byte >= b' ' && byte != 0x7f || byte == b'\t' => State::Trailer,
+            _ => return Err(Refusal::Chunk),
+        };
+        if matches!(self.0, State::Trailer) {
+            *trailers += 1;
+            if *trailers > MAX_TRAILERS {
+                return Err(Refusal::Chunk);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(framing: Framing, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
+        let mut body = Body::new(framing);
+        let taken = body.advance(bytes, &mut 0)?;
+        Ok((taken, body.is_done()))
+    }
+
+    #[test]
+    fn bodies_end_where_they_say() {
+        assert_eq!(read(Framing::Length(0), b"GET"), Ok((0, true)));
+        assert_eq!(read(Framing::Length(3), b"abcGET"), Ok((3, true)));
+        assert_eq!(read(Framing::Length(9), b"abc"), Ok((3, false)));
+        assert_eq!(read(Framing::Chunked, b"3\r\nabc\r\n0\r\n\r\nGET"), Ok((13, true)));
+        assert_eq!(read(Framing::Chunked, b"0A\r\n0123456789\r\n00\r\nx: y\r\n\r\n"), Ok((28, true)));
+        assert_eq!(read(Framing::Chunked, b"3\r\nab"), Ok((5, false)));
+    }
+
+    #[test]
+    fn chunks_are_read_strictly() {
+        let bad: [&[u8]; 14] = [
+            b"\r\n", b";\r\n", b"3;ext\r\nabc\r\n", b"3 \r\nabc\r\n", b" 3\r\nabc\r\n", b"0x3\r\nabc\r\n", b"-1\r\n",
+            b"3\nabc\r\n", b"3\r\nabcd\r\n", b"3\r\nabc\n", b"3\r\nabc\r\r\n", b"1000000000000000\r\n",
+            b"0\r\n folded\r\n\r\n", b"0\r\nx: \0\r\n\r\n",
+        ];
+        for bytes in bad {
+            assert_eq!(read(Framing::Chunked, bytes), Err(Refusal::Chunk), "{}", bytes.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_cut(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6), cut in 1usize..16) {
+            let mut wire = Vec::new();
+            for chunk in &chunks {
+                wire.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                wire.extend(chunk);
+                wire.extend(b"\r\n");
+            }
+            wire.extend(b"0\r\n\r\n");
+            let length = wire.len();
+            wire.extend(b"GET / HTTP/1.1\r\n");
+            let mut body = Body::new(Framing::Chunked);
+            let mut taken = 0;
+            for part in wire.chunks(cut) {
+                taken += body.advance(part, &mut 0).unwrap();
+            }
+            prop_assert!(body.is_done());
+            prop_assert_eq!(taken, length);
+        }
+    }
+}

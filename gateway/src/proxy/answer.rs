@@ -1,0 +1,96 @@
+//! Answers of the gateway's own.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header;
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::Edge;
+use super::exchange::{Exchange, fresh_request_id, timestamp};
+use crate::http1::head::Refusal;
+use crate::listen::Connection;
+use crate::live::Live;
+use crate::problem::{CONTENT_TYPE, Problem};
+use crate::telemetry::access_log::Line;
+
+impl Edge {
+    /// Answers a request with a problem. Always `Ok(true)`: "a response was sent", as pingora's filter has it.
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        exchange: &Exchange,
+        status: u16,
+        kind: &str,
+        detail: &str,
+    ) -> Result<bool> {
+        let problem = Problem::new(status, kind, detail, exchange.request_id.to_str().ok());
+        let body = Bytes::from(problem.body());
+        let mut response = ResponseHeader::build(status, Some(12))?;
+        response.insert_header(header::CONTENT_TYPE, CONTENT_TYPE)?;
+        response.insert_header(header::CONTENT_LENGTH, body.len())?;
+        response.insert_header(header::CACHE_CONTROL, "no-store")?;
+        exchange.edit(&mut response)?;
+        // A body that nobody reads would be taken for the next request: the connection ends instead.
+        if !session.is_body_empty() {
+            session.set_keepalive(None);
+        }
+        let no_body = session.req_header().method == http::Method::HEAD;
+        session.write_response_header(Box::new(response), no_body).await?;
+        if !no_body {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(true)
+    }
+
+    /// The whole answer to a request that the front door refused, which is counted and logged here.
+    pub(crate) fn refuse(live: &Arc<Live>, connection: &Arc<Connection>, refusal: Refusal) -> Vec<u8> {
+        let snapshot = live.snapshot();
+        let policy = snapshot.listener(connection);
+        let (status, reason) = (refusal.status(), refusal.reason());
+        live.metrics.refused.with_label_values(&[reason]).inc();
+        let request_id = fresh_request_id();
+        let request_id = request_id.to_str().unwrap_or("-");
+        let detail = refusal.to_string();
+        let problem = Problem::new(status, "malformed-request", &detail, Some(request_id));
+        let body = problem.body();
+        let mut answer = format!(
+            "HTTP/1.1 {status} {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
+             connection: close\r\nx-request-id: {request_id}\r\ndate: {}\r\n",
+            problem.title,
+            body.len(),
+            httpdate::fmt_http_date(SystemTime::now()),
+        )
+        .into_bytes();
+        for (name, value) in policy.headers.set(connection.tls.is_some()) {
+            answer.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(&body);
+        live.access_log.load().log(&Line {
+            time: timestamp(SystemTime::now()),
+            request_id,
+            client: connection.peer.ip().to_canonical(),
+            listener: &connection.listener,
+            protocol: "HTTP/1.1",
+            tls: connection.tls,
+            method: "-",
+            host: "",
+            path: "",
+            status,
+            route: None,
+            upstream: None,
+            server: None,
+            bytes_in: 0,
+            bytes_out: body.len() as u64,
+            duration_ms: 0.0,
+            upstream_ms: None,
+            user_agent: None,
+            error: Some(reason),
+        });
+        answer
+    }
+}

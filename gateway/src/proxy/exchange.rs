@@ -1,0 +1,247 @@
+//! One request and its answer: what is known of it along the way, and what is told of it at the end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::{self, HeaderName, HeaderValue};
+use pingora_core::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use crate::http1::head::Refusal;
+use crate::listen::Connection;
+use crate::live::{ListenerPolicy, Live, Route, Snapshot};
+use crate::policy::forward::{self, Origin, X_REQUEST_ID};
+use crate::policy::headers::HeaderPolicy;
+use crate::telemetry::access_log::Line;
+use crate::telemetry::metrics::method_label;
+use crate::upstream::{InFlight, Upstream};
+
+/// One request and its answer.
+pub struct Exchange {
+    pub(super) started: Instant,
+    pub(super) request_id: HeaderValue,
+    /// Lower case, without port; empty when there is none.
+    pub(super) host: String,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) upstream: Option<Arc<Upstream>>,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) server: Option<std::net::SocketAddr>,
+    /// Places, in the upstream's list, of servers that were asked.
+    pub(super) tried: Vec<usize>,
+    /// Headers this answer has beyond the policy's.
+    pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    pub(super) body_limit: u64,
+    pub(super) body_in: u64,
+    pub(super) tunnel: bool,
+    pub(super) first_byte: Option<Duration>,
+    pub(super) error: Option<String>,
+    begun: Option<Begun>,
+}
+
+/// What is there from the moment the head has been read.
+struct Begun {
+    connection: Arc<Connection>,
+    snapshot: Arc<Snapshot>,
+    listener: Arc<ListenerPolicy>,
+    origin: Origin,
+}
+
+const NOT_BEGUN: &str = "an exchange begins before anything is asked of it";
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            request_id: HeaderValue::from_static("-"),
+            host: String::new(),
+            route: None,
+            upstream: None,
+            in_flight: None,
+            server: None,
+            tried: Vec::new(),
+            extra: Vec::new(),
+            body_limit: u64::MAX,
+            body_in: 0,
+            tunnel: false,
+            first_byte: None,
+            error: None,
+            begun: None,
+        }
+    }
+}
+
+impl Exchange {
+    /// Reads who asks for what. False when the request came by no connection of ours: never.
+    pub(super) fn begin(&mut self, session: &Session, live: &Live) -> bool {
+        let Some(connection) = connection(session) else {
+            return false;
+        };
+        let snapshot = live.snapshot();
+        let listener = snapshot.listener(&connection);
+        let request = session.req_header();
+        let tls = connection.tls.is_some();
+        let origin = forward::origin(connection.peer.ip(), tls, &request.headers, &listener.trusted_proxies);
+        self.request_id = origin.request_id.clone().unwrap_or_else(fresh_request_id);
+        self.host = host(request);
+        self.begun = Some(Begun { connection, snapshot, listener, origin });
+        true
+    }
+
+    fn begun(&self) -> &Begun {
+        self.begun.as_ref().expect(NOT_BEGUN)
+    }
+
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.begun().snapshot
+    }
+
+    pub(super) fn listener(&self) -> &Arc<ListenerPolicy> {
+        &self.begun().listener
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.begun().origin
+    }
+
+    /// Why the front door refused the body under way, if it did.
+    pub(super) fn take_refusal(&self) -> Option<Refusal> {
+        self.begun.as_ref().and_then(|begun| begun.connection.refused.lock().take())
+    }
+
+    /// After 101, bytes pass as they are.
+    pub(super) fn open_tunnel(&mut self) {
+        self.tunnel = true;
+        self.begun().connection.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes the request says its body has.
+    pub(super) fn announced_body(&self, request: &RequestHeader) -> u64 {
+        let length = request.headers.get(header::CONTENT_LENGTH);
+        length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
+    /// The same address, by https.
+    pub(super) fn https_location(&self, request: &RequestHeader) -> Option<HeaderValue> {
+        let target = request.raw_path();
+        if self.host.is_empty() || !target.starts_with(b"/") {
+            return None;
+        }
+        HeaderValue::from_bytes(&[b"https://", self.host.as_bytes(), target].concat()).ok()
+    }
+
+    fn header_policy(&self) -> Option<&Arc<HeaderPolicy>> {
+        let route = self.route.as_ref().and_then(|route| route.headers.as_ref());
+        route.or(self.begun.as_ref().map(|begun| &begun.listener.headers))
+    }
+
+    /// The edits that every answer gets.
+    pub(super) fn edit(&self, response: &mut ResponseHeader) -> Result<()> {
+        if let Some(policy) = self.header_policy() {
+            for name in policy.removed() {
+                response.remove_header(name);
+            }
+            let https = self.begun.as_ref().is_some_and(|begun| begun.origin.https);
+            for (name, value) in policy.set(https) {
+                response.insert_header(name.clone(), value.clone())?;
+            }
+            if policy.edits_cookies() && response.headers.contains_key(header::SET_COOKIE) {
+                let cookies: Vec<HeaderValue> = response.headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+                response.remove_header(&header::SET_COOKIE);
+                for cookie in cookies {
+                    let edited = policy.cookie(cookie.as_bytes()).and_then(|v| HeaderValue::from_bytes(&v).ok());
+                    response.append_header(header::SET_COOKIE, edited.unwrap_or(cookie))?;
+                }
+            }
+        }
+        for (name, value) in &self.extra {
+            response.insert_header(name.clone(), value.clone())?;
+        }
+        response.insert_header(X_REQUEST_ID, self.request_id.clone())
+    }
+
+    /// Counts the request, and writes its line.
+    pub(super) fn end(&mut self, session: &Session, live: &Live) {
+        self.in_flight = None;
+        let Some(begun) = &self.begun else { return };
+        let request = session.req_header();
+        // 499: the client was gone before there was an answer, as nginx has it.
+        let status = session.response_written().map_or(499, |response| response.status.as_u16());
+        let route = self.route.as_ref().map(|route| route.name.as_str());
+        let upstream = self.upstream.as_ref().map(|upstream| upstream.name.as_str());
+        let (route_label, upstream_label) = (route.unwrap_or("-"), upstream.unwrap_or("-"));
+        let duration = self.started.elapsed();
+        let labels = [route_label, upstream_label, method_label(request.method.as_str()), status_label(status)];
+        live.metrics.requests.with_label_values(&labels).inc();
+        live.metrics.duration.with_label_values(&[route_label, upstream_label]).observe(duration.as_secs_f64());
+        let log = live.access_log.load();
+        if !log.is_on() {
+            return;
+        }
+        let path = String::from_utf8_lossy(request.raw_path());
+        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        log.log(&Line {
+            time: timestamp(SystemTime::now() - duration),
+            request_id: self.request_id.to_str().unwrap_or("-"),
+            client: begun.origin.client,
+            listener: &begun.connection.listener,
+            protocol: protocol(request.version),
+            tls: begun.connection.tls,
+            method: request.method.as_str(),
+            host: &self.host,
+            path: path.split('?').next().unwrap_or_default(),
+            status,
+            route,
+            upstream,
+            server: self.server,
+            bytes_in: self.body_in,
+            bytes_out: session.body_bytes_sent() as u64,
+            duration_ms: milliseconds(duration),
+            upstream_ms: self.first_byte.map(milliseconds),
+            user_agent: request.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()),
+            error: self.error.as_deref(),
+        });
+    }
+}
+
+/// A request id that nobody else has.
+pub(super) fn fresh_request_id() -> HeaderValue {
+    HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
+}
+
+pub(super) fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// The connection a request came by: pingora carries it in the digest.
+fn connection(session: &Session) -> Option<Arc<Connection>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// The host asked for, in lower case, without port and without a root's dot.
+fn host(request: &RequestHeader) -> String {
+    let of_uri = || request.uri.authority().map(http::uri::Authority::as_str);
+    let host = request.headers.get(header::HOST).and_then(|value| value.to_str().ok()).or_else(of_uri);
+    let host = host.unwrap_or_default();
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn protocol(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn status_label(status: u16) -> &'static str {
+    static LABELS: std::sync::LazyLock<Vec<String>> =
+        std::sync::LazyLock::new(|| (0..1000).map(|status| status.to_string()).collect());
+    LABELS.get(usize::from(status)).map_or("0", String::as_str)
+}

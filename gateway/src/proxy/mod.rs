@@ -1,0 +1,328 @@
+//! The pingora lane: HTTP/1.1 and HTTP/2 from clients, HTTP/1.1 to servers.
+//!
+//! The order a request meets: who asks, route, body size, rate limits, split, server; then the response's edits, and
+//! its line in the log.
+
+mod answer;
+mod exchange;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
+
+use crate::live::Live;
+use crate::policy::limit::whole_seconds;
+use crate::policy::{forward, path};
+use exchange::Exchange;
+
+/// pingora's proxy with our policy.
+pub type EdgeProxy = HttpProxy<Edge>;
+
+/// What is decided about the requests of the pingora lane.
+pub struct Edge {
+    live: Arc<Live>,
+}
+
+/// Attempts at an upstream's servers, in all.
+const MAX_ATTEMPTS: usize = 5;
+/// Streams of one HTTP/2 connection at a time, as nginx.
+const H2_STREAMS: u32 = 128;
+/// The largest decoded header list of an HTTP/2 request, in bytes.
+const H2_HEADER_LIST: u32 = 64 << 10;
+
+/// A proxy for one worker, with connections of its own to servers.
+#[must_use]
+pub fn edge_proxy(live: Arc<Live>) -> Arc<EdgeProxy> {
+    let conf = ServerConf { max_retries: MAX_ATTEMPTS, threads: 1, ..ServerConf::default() };
+    let mut proxy = HttpProxy::new(Edge { live }, Arc::new(conf));
+    let mut h2 = H2Options::new();
+    h2.max_concurrent_streams(H2_STREAMS).max_header_list_size(H2_HEADER_LIST);
+    proxy.h2_options = Some(h2);
+    let mut options = pingora_core::apps::HttpServerOptions::default();
+    // Refused in `request_filter`, with our own error.
+    options.allow_connect_method_proxying = true;
+    options.h2_idle_timeout = Some(Duration::from_secs(75));
+    proxy.server_options = Some(options);
+    proxy.handle_init_modules();
+    Arc::new(proxy)
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::default()
+    }
+
+    fn init_downstream_modules(&self, _: &mut HttpModules) {
+        // pingora's default is compression, switched off.
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        if !exchange.begin(session, &self.live) {
+            return Err(Error::explain(ErrorType::InternalError, "a request without a connection"));
+        }
+        let listener = exchange.listener().clone();
+        session.set_read_timeout(Some(listener.timeouts.request_body.0));
+        session.set_write_timeout(Some(listener.timeouts.send.0));
+        let request = session.req_header();
+        if matches!(request.method, http::Method::CONNECT | http::Method::TRACE) {
+            return self.answer(session, exchange, 405, "method-not-allowed", "this method is not served").await;
+        }
+        if listener.redirect {
+            let Some(location) = exchange.https_location(request) else {
+                return self.answer(session, exchange, 400, "bad-request", "a redirect needs a Host").await;
+            };
+            exchange.extra.push((header::LOCATION, location));
+            return self.answer(session, exchange, 301, "moved", "this service speaks https").await;
+        }
+        let raw = String::from_utf8_lossy(request.raw_path()).into_owned();
+        let path = match path::canonical(raw.split('?').next().unwrap_or_default()) {
+            Ok(path) => path,
+            Err(error) => {
+                self.live.metrics.refused.with_label_values(&["path"]).inc();
+                return self.answer(session, exchange, 400, "bad-path", &error.to_string()).await;
+            }
+        };
+        let Some(route) = exchange.snapshot().route(&exchange.host, &path).cloned() else {
+            return self.answer(session, exchange, 404, "no-route", "nothing is served here").await;
+        };
+        exchange.route = Some(route.clone());
+        exchange.body_limit = route.body_size.unwrap_or(listener.limits.body_size.0);
+        if exchange.announced_body(session.req_header()) > exchange.body_limit {
+            return self.answer(session, exchange, 413, "body-too-large", "the request body is too large").await;
+        }
+        if !self.within_limits(session, exchange) {
+            return self.answer(session, exchange, 429, "rate-limited", "too many requests").await;
+        }
+        let turn = route.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let upstream = route.backends[route.split.pick(turn)].upstream.clone();
+        exchange.upstream = Some(upstream.clone());
+        let Some(in_flight) = upstream.enter() else {
+            self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "overload"]).inc();
+            exchange.extra.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
+            let detail = "the service has as many requests in flight as it may";
+            return self.answer(session, exchange, 503, "overload", detail).await;
+        };
+        exchange.in_flight = Some(in_flight);
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        let upstream = exchange.upstream.clone().ok_or_else(|| Error::new(ErrorType::InternalError))?;
+        let server = upstream.pick(&exchange.tried);
+        let Some((server, address)) = server.and_then(|n| upstream.servers[n].address().map(|a| (n, a))) else {
+            return Err(Error::explain(ErrorType::ConnectNoRoute, "no server has a known address").into_up());
+        };
+        exchange.tried.push(server);
+        exchange.server = Some(address);
+        let mut peer = HttpPeer::new(address, false, String::new());
+        let timeouts = upstream.timeouts;
+        peer.options.connection_timeout = Some(timeouts.connect.0);
+        peer.options.total_connection_timeout = Some(timeouts.connect.0);
+        peer.options.read_timeout = Some(timeouts.first_byte.0);
+        peer.options.write_timeout = Some(timeouts.send.0);
+        peer.options.idle_timeout = Some(timeouts.idle.0);
+        Ok(Box::new(peer))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        _: Option<&pingora_core::protocols::Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if let (Some(upstream), Some(server)) = (&exchange.upstream, exchange.tried.last()) {
+            upstream.servers[*server].succeeded();
+        }
+        Ok(())
+    }
+
+    /// Nothing has been sent: another server may be asked, whatever the method.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        peer: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let (Some(upstream), Some(server)) = (&exchange.upstream, exchange.tried.last()) {
+            tracing::warn!(upstream = upstream.name, server = %peer._address, %error, "cannot connect");
+            self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
+            upstream.servers[*server].failed();
+            error.set_retry(upstream.pick(&exchange.tried).is_some());
+        }
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let forged: Vec<HeaderName> = request.headers.keys().filter(|name| forward::is_forged(name)).cloned().collect();
+        for name in forged {
+            request.remove_header(&name);
+        }
+        let host = request.headers.get(header::HOST).cloned();
+        let received = &session.req_header().headers;
+        for (name, value) in forward::headers(exchange.origin(), host.as_ref(), &exchange.request_id, received) {
+            request.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.body_in += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        if exchange.body_in > exchange.body_limit && !exchange.tunnel {
+            return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.first_byte.get_or_insert_with(|| exchange.started.elapsed());
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            exchange.open_tunnel();
+        } else if response.status.is_informational() {
+            return Ok(());
+        } else {
+            for name in ["keep-alive", "proxy-connection"] {
+                response.remove_header(name);
+            }
+        }
+        let _ = session;
+        exchange.edit(response)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let refused = exchange.take_refusal();
+        let (status, kind, detail) = match (refused, error.esource(), error.etype()) {
+            (Some(refusal), _, _) => {
+                self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
+                (refusal.status(), "malformed-request", refusal.to_string())
+            }
+            (_, _, ErrorType::HTTPStatus(413)) => (413, "body-too-large", "the request body is too large".into()),
+            (_, _, ErrorType::HTTPStatus(code)) => (*code, "error", "the request failed".into()),
+            (_, ErrorSource::Upstream, kind) => {
+                use ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+                match kind {
+                    ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout => {
+                        (504, "upstream-timeout", "the service did not answer in time".into())
+                    }
+                    _ => (502, "upstream-unavailable", "the service cannot be reached or gave no valid answer".into()),
+                }
+            }
+            (_, ErrorSource::Downstream, ErrorType::ReadTimedout) => {
+                (408, "request-timeout", "the request body did not arrive in time".into())
+            }
+            (_, ErrorSource::Downstream, kind) => match kind {
+                ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::WriteTimedout => {
+                    (0, "", String::new())
+                }
+                ErrorType::H2Error => (0, "", String::new()),
+                _ => (400, "bad-request", "the request is malformed".into()),
+            },
+            _ => (500, "internal", "the gateway failed; its log says why".into()),
+        };
+        exchange.error = Some(error.to_string());
+        if let Some(upstream) = &exchange.upstream
+            && *error.esource() == ErrorSource::Upstream
+        {
+            let what = if status == 504 { "timeout" } else { "failed" };
+            self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
+        }
+        // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
+        if status > 0 && session.response_written().is_none() {
+            session.set_keepalive(None);
+            if let Err(error) = self.answer(session, exchange, status, kind, &detail).await {
+                tracing::debug!(%error, "the client is gone before its error");
+            }
+            if !session.is_http2() {
+                session.shutdown().await;
+            }
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
+        exchange.end(session, &self.live);
+    }
+
+    /// Errors are in the access log.
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Exchange,
+        _: &Error,
+        _: pingora_proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Edge {
+    /// Asks all of the route's limits; the answer tells of the tightest.
+    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> bool {
+        let Some(route) = exchange.route.clone() else { return true };
+        let mut tightest = None;
+        for limit in &route.limits {
+            let header = match &limit.key {
+                keygate_config::RateKey::Header(name) => session.req_header().headers.get(name),
+                _ => None,
+            };
+            let client = exchange.origin().client;
+            let verdict = limit.check(client, header.map(HeaderValue::as_bytes), &route.name);
+            let tighter = tightest.as_ref().is_none_or(|(_, _, remaining)| verdict.remaining < *remaining);
+            if tighter || !verdict.allowed {
+                tightest = Some((limit, verdict, verdict.remaining));
+            }
+            if !verdict.allowed {
+                self.live.metrics.rate_limited.with_label_values(&[&route.name, &limit.name]).inc();
+                break;
+            }
+        }
+        let Some((limit, verdict, _)) = tightest else { return true };
+        let mut push = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                exchange.extra.push((HeaderName::from_static(name), value));
+            }
+        };
+        push("ratelimit-policy", limit.policy_header());
+        push("ratelimit", limit.limit_header(verdict));
+        if !verdict.allowed {
+            push("retry-after", whole_seconds(verdict.retry_after).max(1).to_string());
+        }
+        verdict.allowed
+    }
+}

@@ -1,0 +1,153 @@
+//! Weights set while traffic flows, kept across restarts.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use keygate_config::{At, Config, Route};
+use serde::{Deserialize, Serialize};
+
+/// Live weights by route, as `state_dir/weights.json` keeps them.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    path: PathBuf,
+    routes: BTreeMap<String, Entry>,
+}
+
+/// A route's live weights, and what the file said when they were set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    live: BTreeMap<String, u32>,
+    file: BTreeMap<String, u32>,
+}
+
+impl Weights {
+    /// Reads what was kept in this folder.
+    ///
+    /// # Errors
+    /// When there is a file that cannot be read or understood: guessing at weights moves traffic.
+    pub fn load(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join("weights.json");
+        let routes = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                let why = format!("{}: {error}; mend or remove the file", path.display());
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        };
+        Ok(Self { path, routes })
+    }
+
+    /// The live weight of a backend, when it differs from the file's.
+    #[must_use]
+    pub fn live(&self, route: &Route, upstream: &str) -> Option<u32> {
+        self.routes.get(&route.name.value)?.live.get(upstream).copied()
+    }
+
+    /// Drops what the file has overtaken: weights there that changed since, routes that are gone. Says which.
+    pub fn reconcile(&mut self, config: &Config) -> Vec<String> {
+        let mut notes = Vec::new();
+        self.routes.retain(|name, entry| {
+            let in_file = config.routes.iter().find(|route| route.name.value == *name).map(|route| in_file(route));
+            match in_file {
+                Some(file) if file == entry.file => true,
+                Some(_) => {
+                    notes.push(format!("route {name}: its weights changed in the file; the live weights are dropped"));
+                    false
+                }
+                None => {
+                    notes.push(format!("route {name} is gone from the file; its live weights are dropped"));
+                    false
+                }
+            }
+        });
+        notes
+    }
+
+    /// Sets a route's live weights, one for each backend of the file.
+    pub fn set(&mut self, route: &At<Route>, live: BTreeMap<String, u32>) {
+        let file = in_file(route);
+        if live == file {
+            self.routes.remove(&route.name.value);
+        } else {
+            self.routes.insert(route.name.value.clone(), Entry { live, file });
+        }
+    }
+
+    /// Writes them down, durably: when this returns, they survive a power cut.
+    ///
+    /// # Errors
+    /// Those of the disk, with the file. What was kept before is still there.
+    pub fn save(&self) -> io::Result<()> {
+        let save = || -> io::Result<()> {
+            let temporary = self.path.with_extension("json.new");
+            let mut file = File::create(&temporary)?;
+            file.write_all(&serde_json::to_vec_pretty(&self.routes)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.path)?;
+            match self.path.parent() {
+                Some(parent) => File::open(parent)?.sync_all(),
+                None => Ok(()),
+            }
+        };
+        save().map_err(|error| io::Error::new(error.kind(), format!("cannot write {}: {error}", self.path.display())))
+    }
+}
+
+fn in_file(route: &Route) -> BTreeMap<String, u32> {
+    route.backends.iter().map(|backend| (backend.upstream.value.clone(), backend.weight)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(blue: u32, green: u32) -> Config {
+        let text = format!(
+            "[upstreams.blue]\nservers = [\"a:1\"]\n[upstreams.green]\nservers = [\"b:1\"]\n[[routes]]\nname = \"r\"\n\
+             backends = [{{ upstream = \"blue\", weight = {blue} }}, {{ upstream = \"green\", weight = {green} }}]"
+        );
+        keygate_config::parse(keygate_config::Source { path: "keygate.toml".into(), text }).unwrap().config
+    }
+
+    fn live(blue: u32, green: u32) -> BTreeMap<String, u32> {
+        BTreeMap::from([("blue".into(), blue), ("green".into(), green)])
+    }
+
+    #[test]
+    fn live_weights_survive_a_restart_and_yield_to_a_changed_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = config(90, 10);
+        let mut weights = Weights::load(dir.path()).unwrap();
+        weights.set(&file.routes[0], live(50, 50));
+        weights.save().unwrap();
+
+        let mut weights = Weights::load(dir.path()).unwrap();
+        assert!(weights.reconcile(&file).is_empty());
+        assert_eq!(weights.live(&file.routes[0], "green"), Some(50));
+
+        let notes = weights.reconcile(&config(80, 20));
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert_eq!(weights.live(&file.routes[0], "green"), None);
+    }
+
+    #[test]
+    fn back_to_the_files_weights_is_no_difference() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = config(90, 10);
+        let mut weights = Weights::load(dir.path()).unwrap();
+        weights.set(&file.routes[0], live(50, 50));
+        weights.set(&file.routes[0], live(90, 10));
+        assert_eq!(weights.live(&file.routes[0], "blue"), None);
+    }
+
+    #[test]
+    fn a_broken_state_file_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("weights.json"), "{").unwrap();
+        assert!(Weights::load(dir.path()).unwrap_err().to_string().contains("weights.json"));
+    }
+}
