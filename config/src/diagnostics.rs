@@ -93,15 +93,18 @@ pub struct DiagnosticJson<'a> {
 }
 
 impl Diagnostics {
-    pub(crate) fn new(source: Source, mut found: Vec<Diagnostic>) -> Self {
+    /// Findings about this file, put into its order.
+    #[must_use]
+    pub fn new(source: Source, mut found: Vec<Diagnostic>) -> Self {
         found.sort_by_key(|d| d.span.as_ref().map_or(0, |span| span.start));
         Self { source, found }
     }
 
-    /// Whether any finding is an error.
+    /// How many findings are errors, and how many warnings.
     #[must_use]
-    pub fn has_errors(&self) -> bool {
-        self.found.iter().any(|d| d.severity == Severity::Error)
+    pub fn count(&self) -> (usize, usize) {
+        let errors = self.found.iter().filter(|d| d.severity == Severity::Error).count();
+        (errors, self.found.len() - errors)
     }
 
     /// The findings as a compiler prints them: message, `file:line:column`, the line, and what to do.

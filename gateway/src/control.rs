@@ -357,8 +357,13 @@ fn warnings(loaded: &Loaded) -> Vec<String> {
 }
 
 async fn resolve(snapshot: &Snapshot) {
-    let servers: Vec<Arc<ServerState>> =
-        snapshot.upstreams.values().flat_map(|upstream| &upstream.servers).filter(|s| !s.is_resolved()).cloned().collect();
+    let servers: Vec<Arc<ServerState>> = snapshot
+        .upstreams
+        .values()
+        .flat_map(|upstream| &upstream.servers)
+        .filter(|s| !s.is_resolved())
+        .cloned()
+        .collect();
     let mut tasks = tokio::task::JoinSet::new();
     for server in servers {
         tasks.spawn(async move {

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
-use keygate_config::{
-    Config, HostPattern, ListenerLimits, ListenerTimeouts, Loaded, PathPattern, RateLimit, Server,
-};
+use keygate_config::{Config, HostPattern, ListenerLimits, ListenerTimeouts, Loaded, PathPattern, RateLimit, Server};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::ProducesTickets;
@@ -288,7 +286,8 @@ impl Carried {
                         None => rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?,
                     };
                     self.tickets.insert(name.clone(), tickets.clone());
-                    let made = tls::server_config(tls.min_version, certificates.clone(), tickets, self.provider.clone());
+                    let made =
+                        tls::server_config(tls.min_version, certificates.clone(), tickets, self.provider.clone());
                     Some(made.map_err(|error| error.to_string())?)
                 }
                 _ => None,

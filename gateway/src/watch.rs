@@ -36,7 +36,8 @@ pub(crate) async fn watch(control: Arc<Control>) {
     let mut watched = BTreeSet::new();
     let mut seen = fingerprint(&files(&control));
     loop {
-        let folders: BTreeSet<PathBuf> = files(&control).iter().filter_map(|f| f.parent()).map(Path::to_owned).collect();
+        let folders: BTreeSet<PathBuf> =
+            files(&control).iter().filter_map(|f| f.parent()).map(Path::to_owned).collect();
         for gone in watched.difference(&folders) {
             let _ = watcher.unwatch(gone);
         }

@@ -1,1 +1,41 @@
+//! keygate's signing core: keys, what is signed, policy, ledger, internal API.
+//!
+//! [`Signer::start`] loads the keys, opens the ledger and binds the sockets that the configuration names, or refuses
+//! and says why. [`Signer::serve`] then answers until it is told to stop.
+//!
+//! A request for a signature passes: caller, strict parse, both encoders, the idempotency key, the policy, a durable
+//! reservation, the key, the check of what the key answered, durable storage; then it is answered. What was signed
+//! first under an idempotency key is what is answered for ever.
+//!
+//! The parts that decide are public, pure, and usable alone: [`transaction`], [`signature`] and [`policy`].
 
+mod api;
+mod harden;
+mod in_flight;
+mod json;
+pub mod key;
+pub mod ledger;
+mod metrics;
+pub mod policy;
+pub mod signature;
+mod signing;
+mod start;
+pub mod transaction;
+
+use std::path::Path;
+
+pub use alloy_primitives::Address;
+
+pub use api::callers::CallerError;
+pub use api::listen::BindError;
+pub use harden::harden;
+pub use key::KeyInfo;
+pub use start::{Signer, StartError, load_keys};
+
+/// Makes a fresh random key for development: a new file of mode 0600. Answers the key's address.
+///
+/// # Errors
+/// [`key::local::LocalError`], also when the file is there already.
+pub fn create_local_key(path: &Path) -> Result<Address, key::local::LocalError> {
+    key::local::create(path)
+}

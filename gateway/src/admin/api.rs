@@ -90,12 +90,7 @@ fn no_route(name: &str) -> Response {
     problem(StatusCode::NOT_FOUND, "no-route", &WeightsError::NoRoute(name.to_owned()).to_string())
 }
 
-async fn set_weights(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn set_weights(State(api): State<Api>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
     let wanted: BTreeMap<String, u32> = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,
         Err(error) => {

@@ -122,9 +122,20 @@ mod tests {
     #[test]
     fn chunks_are_read_strictly() {
         let bad: [&[u8]; 14] = [
-            b"\r\n", b";\r\n", b"3;ext\r\nabc\r\n", b"3 \r\nabc\r\n", b" 3\r\nabc\r\n", b"0x3\r\nabc\r\n", b"-1\r\n",
-            b"3\nabc\r\n", b"3\r\nabcd\r\n", b"3\r\nabc\n", b"3\r\nabc\r\r\n", b"1000000000000000\r\n",
-            b"0\r\n folded\r\n\r\n", b"0\r\nx: \0\r\n\r\n",
+            b"\r\n",
+            b";\r\n",
+            b"3;ext\r\nabc\r\n",
+            b"3 \r\nabc\r\n",
+            b" 3\r\nabc\r\n",
+            b"0x3\r\nabc\r\n",
+            b"-1\r\n",
+            b"3\nabc\r\n",
+            b"3\r\nabcd\r\n",
+            b"3\r\nabc\n",
+            b"3\r\nabc\r\r\n",
+            b"1000000000000000\r\n",
+            b"0\r\n folded\r\n\r\n",
+            b"0\r\nx: \0\r\n\r\n",
         ];
         for bytes in bad {
             assert_eq!(read(Framing::Chunked, bytes), Err(Refusal::Chunk), "{}", bytes.escape_ascii());

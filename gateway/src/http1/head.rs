@@ -184,7 +184,8 @@ fn parse_request_line(buf: &[u8], range: Range<usize>) -> Result<RequestLine, Re
     let line = &buf[range.clone()];
     let method_end = line.iter().position(|b| *b == b' ').ok_or(Refusal::RequestLine)?;
     let version_start = line.iter().rposition(|b| *b == b' ').ok_or(Refusal::RequestLine)? + 1;
-    if method_end == 0 || method_end > 32 || !line[..method_end].iter().all(is_token) || version_start <= method_end + 2 {
+    if method_end == 0 || method_end > 32 || !line[..method_end].iter().all(is_token) || version_start <= method_end + 2
+    {
         return Err(Refusal::RequestLine);
     }
     let http10 = match &line[version_start..] {
@@ -235,11 +236,18 @@ fn parse_authority(authority: &[u8]) -> bool {
         _ => (authority, None),
     };
     let port_ok = port.is_none_or(|p| {
-        !p.is_empty() && p.len() <= 5 && p.iter().all(u8::is_ascii_digit) && std::str::from_utf8(p).is_ok_and(|p| p.parse::<u16>().is_ok())
+        !p.is_empty()
+            && p.len() <= 5
+            && p.iter().all(u8::is_ascii_digit)
+            && std::str::from_utf8(p).is_ok_and(|p| p.parse::<u16>().is_ok())
     });
     let host_ok = match host.strip_prefix(b"[").and_then(|h| h.strip_suffix(b"]")) {
         Some(v6) => std::str::from_utf8(v6).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => !host.is_empty() && host.len() <= 253 && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)),
+        None => {
+            !host.is_empty()
+                && host.len() <= 253
+                && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b))
+        }
     };
     port_ok && host_ok
 }
@@ -331,7 +339,10 @@ mod tests {
     fn plain_requests() {
         assert_eq!(framing("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::Length(0)));
         assert_eq!(framing("GET /a?b=%20 HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
-        assert_eq!(framing("POST / HTTP/1.1\r\nHost: [::1]:8080\r\ncontent-length:\t7 \r\n\r\n"), Ok(Framing::Length(7)));
+        assert_eq!(
+            framing("POST / HTTP/1.1\r\nHost: [::1]:8080\r\ncontent-length:\t7 \r\n\r\n"),
+            Ok(Framing::Length(7))
+        );
         assert_eq!(framing("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(Framing::Chunked));
         assert_eq!(framing("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::Length(0)));
         assert_eq!(framing("GET / HTTP/1.1\r\nHost: a\r\nx: \u{e9}\r\nempty:\r\n\r\n"), Ok(Framing::Length(0)));

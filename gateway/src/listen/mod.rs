@@ -122,9 +122,9 @@ impl Slots {
     async fn take(self: &Arc<Self>, limit: impl Fn() -> u32) -> Slot {
         loop {
             let freed = self.freed.notified();
-            let taken = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                (open < limit()).then_some(open + 1)
-            });
+            let taken = self
+                .open
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit()).then_some(open + 1));
             if taken.is_ok() {
                 return Slot(self.clone());
             }
@@ -157,7 +157,8 @@ pub async fn accept(worker: Worker, listening: Arc<Listening>, slots: Arc<Slots>
         }
     };
     let next = async || {
-        let limit = || worker.live.snapshot().listeners.get(&listening.listener).map_or(u32::MAX, |l| l.limits.connections);
+        let limit =
+            || worker.live.snapshot().listeners.get(&listening.listener).map_or(u32::MAX, |l| l.limits.connections);
         let slot = slots.take(limit).await;
         (slot, socket.accept().await)
     };
@@ -209,7 +210,10 @@ impl Worker {
                             _ => "TLSv1.2",
                         };
                         let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-                        metrics.handshakes.with_label_values(&[version, if resumed { "resumed" } else { "full" }]).inc();
+                        metrics
+                            .handshakes
+                            .with_label_values(&[version, if resumed { "resumed" } else { "full" }])
+                            .inc();
                         (Either::Right(stream), Some(version), h2)
                     }
                     Ok(Err(error)) => {

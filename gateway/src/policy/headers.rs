@@ -129,7 +129,8 @@ mod tests {
     use super::*;
 
     fn policy(toml: &str) -> HeaderPolicy {
-        let source = keygate_config::Source { path: "keygate.toml".into(), text: format!("[security_headers.x]\n{toml}") };
+        let source =
+            keygate_config::Source { path: "keygate.toml".into(), text: format!("[security_headers.x]\n{toml}") };
         HeaderPolicy::new(&keygate_config::parse(source).unwrap().config.security_headers["x"])
     }
 
@@ -173,6 +174,9 @@ mod tests {
         assert_eq!(cookie("a=b").as_deref(), Some("a=b; Secure; HttpOnly; SameSite=Lax"));
         assert_eq!(cookie("a=b; path=/; SECURE").as_deref(), Some("a=b; path=/; SECURE; HttpOnly; SameSite=Lax"));
         assert_eq!(cookie("a=b; samesite=None; secure; httponly"), None);
-        assert_eq!(cookie("secure=1; HttpOnly; SameSite=Strict").as_deref(), Some("secure=1; HttpOnly; SameSite=Strict; Secure"));
+        assert_eq!(
+            cookie("secure=1; HttpOnly; SameSite=Strict").as_deref(),
+            Some("secure=1; HttpOnly; SameSite=Strict; Secure")
+        );
     }
 }

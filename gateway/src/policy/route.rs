@@ -184,8 +184,21 @@ mod tests {
     #[test]
     fn most_specific_first() {
         let expected = [
-            Some(1), Some(4), Some(2), Some(3), Some(1), Some(5), Some(5), Some(6), Some(7), Some(8), Some(6), None,
-            Some(0), None, Some(0),
+            Some(1),
+            Some(4),
+            Some(2),
+            Some(3),
+            Some(1),
+            Some(5),
+            Some(5),
+            Some(6),
+            Some(7),
+            Some(8),
+            Some(6),
+            None,
+            Some(0),
+            None,
+            Some(0),
         ];
         assert_eq!(answers(&router(0..ROUTES.len())), expected);
     }

@@ -243,9 +243,10 @@ impl ProxyHttp for Edge {
                 (408, "request-timeout", "the request body did not arrive in time".into())
             }
             (_, ErrorSource::Downstream, kind) => match kind {
-                ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::WriteTimedout => {
-                    (0, "", String::new())
-                }
+                ErrorType::WriteError
+                | ErrorType::ReadError
+                | ErrorType::ConnectionClosed
+                | ErrorType::WriteTimedout => (0, "", String::new()),
                 ErrorType::H2Error => (0, "", String::new()),
                 _ => (400, "bad-request", "the request is malformed".into()),
             },

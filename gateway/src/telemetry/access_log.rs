@@ -144,11 +144,9 @@ impl Drop for AccessLog {
 }
 
 fn open(path: &std::path::Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot open the access log {}: {error}", path.display())))
+    OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot open the access log {}: {error}", path.display()))
+    })
 }
 
 fn write(queue: &Receiver<Vec<u8>>, mut target: Target, shared: &Shared) {

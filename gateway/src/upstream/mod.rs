@@ -87,8 +87,7 @@ impl ServerState {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         let addresses = self.addresses.load();
-        (!addresses.is_empty())
-            .then(|| addresses[self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len()])
+        (!addresses.is_empty()).then(|| addresses[self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len()])
     }
 
     /// Leaves it out for a while.
@@ -144,11 +143,12 @@ impl Upstream {
         let in_turn = (0..self.servers.len()).map(|n| start.wrapping_add(n) % self.servers.len());
         let mut untried = in_turn.filter(|n| !tried.contains(n) && self.servers[*n].is_resolved());
         let mut fallback = None;
-        untried.find(|n| {
-            fallback = fallback.or(Some(*n));
-            self.servers[*n].is_up()
-        })
-        .or(fallback)
+        untried
+            .find(|n| {
+                fallback = fallback.or(Some(*n));
+                self.servers[*n].is_up()
+            })
+            .or(fallback)
     }
 }
 

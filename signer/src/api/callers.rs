@@ -1,0 +1,125 @@
+//! Who asks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::policy::Policy;
+
+/// A caller of the file.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Its name in the file.
+    pub(crate) name: String,
+    /// Names of the keys it may use.
+    pub(crate) keys: Vec<String>,
+    /// What it may have signed; none is nothing.
+    pub(crate) policy: Option<Policy>,
+}
+
+/// All callers. Of tokens, only SHA-256 is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Callers {
+    tokens: Vec<([u8; 32], usize)>,
+    uids: BTreeMap<u32, usize>,
+    callers: Vec<Arc<Caller>>,
+}
+
+/// What a caller proves who it is by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Proof<'a> {
+    /// A bearer token.
+    Token(&'a [u8]),
+    /// The user id of the process at the socket's other end.
+    Uid(u32),
+}
+
+/// Why a caller cannot be added.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallerError {
+    /// The token's file, in one line that names it.
+    #[error("{0}")]
+    Token(String),
+    /// The file says neither or both of token and uid.
+    #[error("it needs one of token_file and uid")]
+    NotOne,
+    /// Another caller proves itself alike.
+    #[error("it has the same token or uid as caller {0:?}")]
+    Alike(String),
+    /// No policy has this name.
+    #[error("no policy is named {0:?}")]
+    NoPolicy(String),
+}
+
+impl Callers {
+    /// Compiles the callers of the file; reads their tokens.
+    pub(crate) fn load(config: &keygate_config::Signer) -> Result<Self, (String, CallerError)> {
+        let mut callers = Self::default();
+        for (name, caller) in &config.callers {
+            callers.add(name, caller, config).map_err(|error| (name.clone(), error))?;
+        }
+        Ok(callers)
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        caller: &keygate_config::Caller,
+        config: &keygate_config::Signer,
+    ) -> Result<(), CallerError> {
+        let index = self.callers.len();
+        let other = match (&caller.token_file, caller.uid) {
+            (Some(path), None) => {
+                let token = keygate_config::files::load_token(path).map_err(CallerError::Token)?;
+                let digest = sha256(token.as_bytes());
+                let other = self.tokens.iter().find(|(known, _)| *known == digest).map(|(_, other)| *other);
+                self.tokens.push((digest, index));
+                other
+            }
+            (None, Some(uid)) => self.uids.insert(uid, index),
+            _ => return Err(CallerError::NotOne),
+        };
+        if let Some(other) = other {
+            return Err(CallerError::Alike(self.callers[other].name.clone()));
+        }
+        let policy = match &caller.policy {
+            None => None,
+            Some(name) => match config.policies.get(&name.value) {
+                Some(policy) => Some(Policy::new(&name.value, policy, &config.chains)),
+                None => return Err(CallerError::NoPolicy(name.value.clone())),
+            },
+        };
+        let keys = caller.keys.iter().map(|key| key.value.clone()).collect();
+        self.callers.push(Arc::new(Caller { name: name.to_owned(), keys, policy }));
+        Ok(())
+    }
+
+    /// The caller that the proof is of.
+    pub(crate) fn find(&self, proof: Proof<'_>) -> Option<&Arc<Caller>> {
+        let index = match proof {
+            Proof::Uid(uid) => self.uids.get(&uid).copied(),
+            Proof::Token(token) => {
+                // Every token is looked at, and each to its end, so that time tells nothing of which one is near.
+                let digest = sha256(token);
+                self.tokens.iter().fold(None, |found, (known, index)| {
+                    let same: Choice = known.ct_eq(&digest);
+                    if same.into() { Some(*index) } else { found }
+                })
+            }
+        };
+        self.callers.get(index?)
+    }
+}
+
+impl Caller {
+    /// Whether it may use the key of this name.
+    pub(crate) fn may_use(&self, key: &str) -> bool {
+        self.keys.iter().any(|name| name == key)
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}

@@ -1,0 +1,13 @@
+//! The internal API: REST over a Unix socket. Errors are problems (RFC 9457).
+//!
+//! A caller is known by its bearer token, or, when it shows none, by the user id of its process. Health and metrics
+//! are for anyone who may open the socket.
+
+pub(crate) mod callers;
+pub(crate) mod listen;
+mod problem;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use routes::{Api, router};

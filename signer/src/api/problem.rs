@@ -1,0 +1,175 @@
+//! Errors as RFC 9457 writes them.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::key::KeyError;
+use crate::signing::Refusal;
+use crate::transaction::FieldError;
+
+/// An error, before it is known which request it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    /// The end of `type`: what kind of error this is, for programs.
+    pub(super) kind: &'static str,
+    title: &'static str,
+    detail: String,
+    rule: Option<&'static str>,
+    field: Option<String>,
+    /// Seconds after which trying again makes sense.
+    retry_after: Option<u16>,
+}
+
+/// The body.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, kind, title, detail: detail.into(), rule: None, field: None, retry_after: None }
+    }
+
+    fn retry_after(self, seconds: u16) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not understood", detail)
+    }
+
+    pub(super) fn unauthenticated() -> Self {
+        let detail = "no caller has this token or this user id";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "The caller is not known", detail)
+    }
+
+    /// The same for a key that there is not: callers learn nothing about others' keys.
+    pub(super) fn key_not_allowed() -> Self {
+        let detail = "the caller may use no key of this name";
+        Self::new(StatusCode::FORBIDDEN, "key-not-allowed", "The key is not the caller's", detail)
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        let detail = "this resource does not have this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed", detail)
+    }
+
+    pub(super) fn too_slow() -> Self {
+        let detail = "the request's body did not arrive in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request is too slow", detail)
+    }
+
+    pub(super) fn too_large(limit: usize) -> Self {
+        let detail = format!("a body has at most {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
+    }
+
+    pub(super) fn wrong_content_type() -> Self {
+        let detail = "expected Content-Type: application/json, and no Content-Encoding";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not JSON", detail)
+    }
+
+    pub(super) fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is wrong in keygate", detail)
+    }
+
+    /// As an answer to the request `request_id`.
+    pub(super) fn into_response(self, request_id: &str) -> Response {
+        let body = Body {
+            kind: format!("urn:keygate:problem:{}", self.kind),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            request_id,
+            rule: self.rule,
+            field: self.field.as_deref(),
+        };
+        // Strings and a number: nothing that JSON cannot write.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        let problem = Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-transaction",
+            "The transaction is not valid",
+            error.to_string(),
+        );
+        Self { field: error.field, ..problem }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            Refusal::Encoders(_) => Self::internal(detail),
+            Refusal::Conflict => {
+                Self::new(StatusCode::CONFLICT, "idempotency-conflict", "The idempotency key is taken", detail)
+            }
+            Refusal::Denied(denied) => {
+                let title = "The policy does not allow this";
+                let problem = Self::new(StatusCode::FORBIDDEN, "policy-denied", title, denied.detail);
+                Self { rule: Some(denied.rule), ..problem }
+            }
+            Refusal::Key(error) => key(&error, detail),
+            Refusal::Ledger(_) => {
+                let title = "The ledger does not answer";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "ledger-unavailable", title, detail).retry_after(1)
+            }
+        }
+    }
+}
+
+fn key(error: &KeyError, detail: String) -> Problem {
+    match error {
+        KeyError::Throttled => {
+            let title = "The key is asked too often";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key-throttled", title, detail).retry_after(1)
+        }
+        KeyError::TimedOut(_) => {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, "key-timed-out", "The key did not answer in time", detail)
+        }
+        KeyError::Unreachable(_) => {
+            Problem::new(StatusCode::BAD_GATEWAY, "key-unreachable", "The key cannot be reached", detail)
+        }
+        KeyError::AccessDenied(_) => {
+            Problem::new(StatusCode::BAD_GATEWAY, "key-access-denied", "KMS does not let keygate sign", detail)
+        }
+        KeyError::Unusable(_) => {
+            Problem::new(StatusCode::BAD_GATEWAY, "key-unusable", "The key cannot be used", detail)
+        }
+        KeyError::BadAnswer(_) => {
+            Problem::new(StatusCode::BAD_GATEWAY, "key-bad-answer", "The key's answer is wrong", detail)
+        }
+        KeyError::Other(_) => Problem::new(StatusCode::BAD_GATEWAY, "key-failed", "The key failed", detail),
+    }
+}

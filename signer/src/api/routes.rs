@@ -1,0 +1,314 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::Address;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use serde_json::json;
+use tokio_util::task::TaskTracker;
+
+use super::callers::{Caller, Callers, Proof};
+use super::listen::Peer;
+use super::problem::Problem;
+use crate::key::Key;
+use crate::ledger::{RequestId, Signed};
+use crate::signing::{Answer, Refusal, Signing};
+use crate::transaction::{MAX_BODY, Transaction};
+
+/// A request's body must be there within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the API serves.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) signing: Signing,
+    pub(crate) callers: Callers,
+    /// Signings in flight, which go on when their client goes away.
+    pub(crate) tasks: TaskTracker,
+}
+
+type Shared = State<Arc<Api>>;
+
+/// The API's routes.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/v1/keys", get(keys))
+        .route("/v1/keys/{key}/transactions", post(sign))
+        .route("/v1/keys/{key}/transactions/{idempotency_key}", get(signed))
+        .fallback(async || answer(&request_id(), Err(Problem::not_found("no resource has this path"))))
+        .method_not_allowed_fallback(async || answer(&request_id(), Err(Problem::method_not_allowed())))
+        .with_state(api)
+}
+
+/// Healthy is who can ask its ledger.
+async fn health(State(api): Shared) -> Response {
+    let nobody = RequestId { caller: String::new(), key: String::new(), idempotency_key: String::new() };
+    let found = api.signing.ledger.lookup(nobody).await;
+    let healthy = found.map(|_| json_body(&json!({ "status": "ok" })));
+    answer(&request_id(), healthy.map_err(|error| Refusal::Ledger(error).into()))
+}
+
+async fn metrics(State(api): Shared) -> Response {
+    let text = api.signing.metrics.render().map_err(|error| Problem::internal(error.to_string()));
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    answer(&request_id(), text.map(|text| (content_type, text).into_response()))
+}
+
+async fn keys(State(api): Shared, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let keys = authenticate(&api.callers, &parts).map(|caller| {
+        let keys = api.signing.keys.values().filter(|key| caller.may_use(key.name())).map(|key| {
+            let info = key.info();
+            let public_key = format!("0x{}", info.public_key);
+            json!({ "name": info.name, "kind": info.kind, "address": info.address, "publicKey": public_key })
+        });
+        json_body(&json!({ "keys": keys.collect::<Vec<_>>() }))
+    });
+    answer(&request_id(), keys)
+}
+
+async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    let request_id = request_id();
+    let path = path.map(|Path(key)| key);
+    let (caller, key, id, tx) = match admit(&api, path, request).await {
+        Ok(admitted) => admitted,
+        Err(problem) => {
+            api.signing.metrics.request(problem.kind);
+            tracing::info!(request_id, outcome = problem.kind, status = problem.status.as_u16(), "not signed");
+            return answer(&request_id, Err(problem));
+        }
+    };
+    // In a task of its own: a client that goes away does not stop it between the reservation and the ledger.
+    let task = api.tasks.spawn({
+        let (api, request_id) = (Arc::clone(&api), request_id.clone());
+        async move {
+            let result = api.signing.transaction(&key, caller.policy.as_ref(), id.clone(), tx).await;
+            api.signing.metrics.request(outcome(&result));
+            log(&request_id, &id, &result);
+            result
+        }
+    });
+    let signed = match task.await {
+        Ok(Ok(signed)) => {
+            let mut response = json_body(&Body::new(&signed, None));
+            if signed.replayed {
+                response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            }
+            Ok(response)
+        }
+        Ok(Err(refusal)) => Err(refusal.into()),
+        Err(_) => Err(Problem::internal("the request was abandoned")),
+    };
+    answer(&request_id, signed)
+}
+
+/// Everything before a request is one: who asks, with which key, under which name, for what.
+async fn admit(
+    api: &Api,
+    path: Result<String, PathRejection>,
+    request: Request,
+) -> Result<(Arc<Caller>, Arc<Key>, RequestId, Transaction), Problem> {
+    let (parts, body) = request.into_parts();
+    let caller = authenticate(&api.callers, &parts)?;
+    let key = key_of(&api.signing, caller, path)?;
+    let idempotency_key = idempotency_key(&parts.headers)?;
+    content_type(&parts.headers)?;
+    let tx = Transaction::parse(&read(body).await?)?;
+    let id = RequestId { caller: caller.name.clone(), key: key.name().to_owned(), idempotency_key };
+    Ok((Arc::clone(caller), Arc::clone(key), id, tx))
+}
+
+async fn signed(State(api): Shared, path: Result<Path<(String, String)>, PathRejection>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let found = async {
+        let caller = authenticate(&api.callers, &parts)?;
+        let (path, idempotency_key) = match path {
+            Ok(Path((key, idempotency_key))) => (Ok(key), idempotency_key),
+            Err(rejection) => (Err(rejection), String::new()),
+        };
+        let key = key_of(&api.signing, caller, path)?;
+        let id = RequestId { caller: caller.name.clone(), key: key.name().to_owned(), idempotency_key };
+        let record = api.signing.ledger.lookup(id).await.map_err(|error| Problem::from(Refusal::Ledger(error)))?;
+        let Some(record) = record else {
+            return Err(Problem::not_found("the caller used no such idempotency key with this key"));
+        };
+        let from = key.address();
+        Ok(match record.signed {
+            None => json_body(&Pending { state: "pending", from, nonce: record.nonce, chain_id: record.chain_id }),
+            Some(signed) => {
+                let (chain_id, nonce) = (record.chain_id, record.nonce);
+                json_body(&Body::new(&Answer { signed, from, chain_id, nonce, replayed: true }, Some("signed")))
+            }
+        })
+    };
+    answer(&request_id(), found.await)
+}
+
+/// The answer to a signed transaction. Numbers are JSON integers, as in the request; bytes are 0x hex.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    raw: String,
+    hash: String,
+    from: String,
+    nonce: u64,
+    chain_id: u64,
+    /// 32 bytes.
+    r: String,
+    /// 32 bytes.
+    s: String,
+    y_parity: u8,
+}
+
+/// The answer about a transaction that is reserved, and not signed yet.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pending {
+    state: &'static str,
+    #[serde(serialize_with = "checksummed")]
+    from: Address,
+    nonce: u64,
+    chain_id: u64,
+}
+
+impl Body {
+    fn new(answer: &Answer, state: Option<&'static str>) -> Self {
+        let Signed { raw, hash, signature } = &answer.signed;
+        Self {
+            state,
+            raw: format!("0x{}", hex::encode(raw)),
+            hash: format!("0x{}", hex::encode(hash)),
+            from: answer.from.to_checksum(None),
+            nonce: answer.nonce,
+            chain_id: answer.chain_id,
+            r: format!("0x{}", hex::encode(&signature[..32])),
+            s: format!("0x{}", hex::encode(&signature[32..64])),
+            y_parity: signature[64],
+        }
+    }
+}
+
+fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&address.to_checksum(None))
+}
+
+/// The caller, by its token; by its user id only when it shows nothing else.
+fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Caller>, Problem> {
+    let mut shown = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let proof = match (shown.next(), shown.next()) {
+        (None, _) => parts.extensions.get::<Peer>().map(|peer| Proof::Uid(peer.uid)),
+        (Some(value), None) => match value.as_bytes().split_at_checked(7) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(Proof::Token(token)),
+            _ => None,
+        },
+        (Some(_), Some(_)) => None,
+    };
+    proof.and_then(|proof| callers.find(proof)).ok_or_else(Problem::unauthenticated)
+}
+
+/// The key of this name, if the caller may use it.
+fn key_of<'a>(
+    signing: &'a Signing,
+    caller: &Caller,
+    name: Result<String, PathRejection>,
+) -> Result<&'a Arc<Key>, Problem> {
+    let name = name.map_err(|_| Problem::bad_request("the path is not UTF-8"))?;
+    let key = signing.keys.get(&name).filter(|_| caller.may_use(&name));
+    key.ok_or_else(Problem::key_not_allowed)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (values.next().map(HeaderValue::as_bytes), values.next()) {
+        (Some(key), None) if (1..=255).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) => {
+            Ok(key.iter().copied().map(char::from).collect())
+        }
+        (None, _) => Err(Problem::bad_request("the header Idempotency-Key is missing")),
+        _ => Err(Problem::bad_request("expected one header Idempotency-Key, of 1 to 255 visible ASCII characters")),
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    let plain = !headers.contains_key(header::CONTENT_ENCODING);
+    if plain && media_type.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(Problem::wrong_content_type())
+    }
+}
+
+async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect());
+    match read.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(MAX_BODY)),
+        Ok(Err(_)) => Err(Problem::bad_request("the body broke off")),
+        Err(_) => Err(Problem::too_slow()),
+    }
+}
+
+fn outcome(result: &Result<Answer, Refusal>) -> &'static str {
+    match result {
+        Ok(Answer { replayed: false, .. }) => "signed",
+        Ok(Answer { replayed: true, .. }) => "replayed",
+        Err(refusal) => refusal.outcome(),
+    }
+}
+
+/// One event a request. Names and hashes: never a token, never a body.
+fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
+    let RequestId { caller, key, idempotency_key } = id;
+    let outcome = outcome(result);
+    match result {
+        Ok(Answer { signed, from, chain_id, nonce, .. }) => {
+            let hash = signed.hash;
+            tracing::info!(request_id, caller, key, idempotency_key, outcome, %hash, %from, chain_id, nonce, "signed");
+        }
+        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict)) => {
+            tracing::warn!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
+        }
+        Err(refusal) => {
+            tracing::error!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
+        }
+    }
+}
+
+fn json_body(body: &impl Serialize) -> Response {
+    // Strings and numbers: nothing that JSON cannot write.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Every answer carries its request's id, and none is for a cache.
+fn answer(request_id: &str, result: Result<Response, Problem>) -> Response {
+    let mut response = result.unwrap_or_else(|problem| problem.into_response(request_id));
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn request_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Set on an answer that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,0 +1,232 @@
+//! The ledger: what was asked for under an idempotency key, what it spends, and the bytes that were signed first.
+//!
+//! KMS signatures are randomised, so signing again makes another transaction. The order is therefore: [`Ledger::begin`]
+//! writes down the request durably, then the key signs, then [`Ledger::store`] writes down the signed bytes durably,
+//! and only then are they answered. A crash in between leaves a reservation; a retry finds it and signs the same
+//! transaction, nonce and all. What was stored first is what is answered for ever.
+//!
+//! One thread owns the database and commits in groups: requests that arrive while one group is synced to the disk
+//! share the next sync. Every answer is given after the commit that it depends on.
+
+mod operations;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use alloy_primitives::{B256, U256};
+use tokio::sync::{mpsc, oneshot};
+
+use self::operations::Operation;
+use self::writer::Writer;
+use crate::policy::Denied;
+
+/// A handle on the ledger. Cheap to clone; the database closes when the last handle is gone.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    jobs: mpsc::Sender<writer::Job>,
+}
+
+/// The writer's thread, to wait for.
+#[derive(Debug)]
+pub struct Running(std::thread::JoinHandle<()>);
+
+/// What names a request for ever: idempotency keys of different callers, or for different keys, are different.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    /// The caller's name in the file.
+    pub caller: String,
+    /// The signing key's name in the file.
+    pub key: String,
+    /// What the caller chose.
+    pub idempotency_key: String,
+}
+
+/// A request to reserve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its name.
+    pub id: RequestId,
+    /// SHA-256 of the canonical request: the same request has the same digest, another body another.
+    pub digest: [u8; 32],
+    /// Chain id, at most 2^63-1 (EIP-2294).
+    pub chain_id: u64,
+    /// The transaction's nonce.
+    pub nonce: u64,
+    /// Wei that the transaction sends.
+    pub value: U256,
+    /// The policy that the value is counted under.
+    pub policy: String,
+    /// Most wei in any 24 hours under this policy, with this key, on this chain.
+    pub daily_limit: Option<U256>,
+    /// The moment of the request.
+    pub now: SystemTime,
+}
+
+/// What [`Ledger::begin`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing: the request is reserved now.
+    Fresh(Reservation),
+    /// The same request, reserved before and not signed: sign it, as it stands.
+    Pending(Reservation),
+    /// The same request, signed before: these bytes are the answer.
+    Signed(Signed),
+    /// Another request under the same name.
+    Conflict,
+    /// The daily limit says no; nothing is reserved.
+    Denied(Denied),
+}
+
+/// A reserved request: what [`Ledger::store`] and [`Ledger::release`] refer to. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation(i64);
+
+/// What the ledger holds under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// SHA-256 of the canonical request.
+    pub digest: [u8; 32],
+    /// Chain id.
+    pub chain_id: u64,
+    /// The transaction's nonce.
+    pub nonce: u64,
+    /// The signed bytes, once there are any.
+    pub signed: Option<Signed>,
+}
+
+/// Signed bytes, as they were answered first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The raw transaction.
+    pub raw: Vec<u8>,
+    /// Its hash.
+    pub hash: B256,
+    /// r, s, and 0 or 1 for the parity.
+    pub signature: [u8; 65],
+}
+
+/// Why the ledger does not answer. Nothing that was signed may be given out then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// No room on the disk.
+    #[error("the ledger's disk is full")]
+    Full,
+    /// The file or its file system cannot be written.
+    #[error("the ledger is read-only")]
+    ReadOnly,
+    /// Another process holds the database's lock.
+    #[error("the ledger is locked by another process")]
+    Locked,
+    /// The file is no ledger, is damaged, or was written by a newer keygate.
+    #[error("the ledger is not usable: {0}")]
+    Unusable(String),
+    /// The reservation is not there any more.
+    #[error("the ledger does not hold this reservation")]
+    NotReserved,
+    /// The ledger is closed.
+    #[error("the ledger is closed")]
+    Closed,
+    /// Anything else, in SQLite's words.
+    #[error("the ledger failed: {0}")]
+    Other(String),
+}
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct OpenError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub error: LedgerError,
+}
+
+impl Ledger {
+    /// Opens the database at `path`, or makes one (mode 0600), and starts its thread.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the path.
+    pub fn open(path: &Path) -> Result<(Self, Running), OpenError> {
+        let at = |error| OpenError { path: path.to_owned(), error };
+        let connection = schema::open(path).map_err(at)?;
+        let (jobs, queue) = mpsc::channel(writer::QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("keygate-ledger".into())
+            .spawn(move || Writer::new(connection).run(queue))
+            .map_err(|error| at(LedgerError::Other(error.to_string())))?;
+        Ok((Self { jobs }, Running(thread)))
+    }
+
+    /// What the ledger holds under `id`.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn lookup(&self, id: RequestId) -> Result<Option<Record>, LedgerError> {
+        self.ask(|answer| (Operation::Lookup(id), writer::Answer::Lookup(answer))).await
+    }
+
+    /// Reserves a request, durably, unless it is known or the daily limit says no.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing is reserved then, as far as this process knows; if it is after all, a retry finds it.
+    pub async fn begin(&self, request: Request) -> Result<Begun, LedgerError> {
+        self.ask(|answer| (Operation::Begin(request), writer::Answer::Begin(answer))).await
+    }
+
+    /// Stores signed bytes under a reservation, durably. The first win: what comes back is what to answer.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: the bytes may not be given out then.
+    pub async fn store(
+        &self,
+        reservation: Reservation,
+        signed: Signed,
+        now: SystemTime,
+    ) -> Result<Signed, LedgerError> {
+        self.ask(|answer| (Operation::Store(reservation, signed, now), writer::Answer::Store(answer))).await
+    }
+
+    /// Forgets a reservation under which nothing was signed, and what it spent. Only for when that is certain.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: the reservation stays then.
+    pub async fn release(&self, reservation: Reservation) -> Result<(), LedgerError> {
+        self.ask(|answer| (Operation::Release(reservation), writer::Answer::Release(answer))).await
+    }
+
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> (Operation, writer::Answer),
+    ) -> Result<T, LedgerError> {
+        let (sender, answer) = oneshot::channel();
+        let (operation, sender) = job(sender);
+        self.jobs.send(writer::Job { operation, answer: sender }).await.map_err(|_| LedgerError::Closed)?;
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+}
+
+impl Running {
+    /// Waits until the database is closed, which is when all handles are gone. Blocks.
+    pub fn wait(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the ledger's thread panicked");
+        }
+    }
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        match error.sqlite_error_code() {
+            Some(Code::DiskFull) => Self::Full,
+            Some(Code::ReadOnly) => Self::ReadOnly,
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Locked,
+            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Unusable(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}

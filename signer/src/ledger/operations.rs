@@ -1,0 +1,203 @@
+//! What is done to the ledger, each inside a transaction that somebody else commits.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use alloy_primitives::{B256, U256};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Begun, LedgerError, Record, Request, RequestId, Reservation, Signed};
+use crate::policy::{self, Denied};
+
+/// Daily limits hold in any window of this length.
+const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// No limit reaches 2^128 wei, so a value above it counts as this much: it is refused where there is a limit, and
+/// where there is none the totals cannot overflow.
+const MOST_COUNTED: U256 = U256::from_limbs([0, 0, 1, 0]);
+
+#[derive(Debug)]
+pub(super) enum Operation {
+    Lookup(RequestId),
+    Begin(Request),
+    Store(Reservation, Signed, SystemTime),
+    Release(Reservation),
+}
+
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Lookup(Option<Record>),
+    Begin(Begun),
+    Store(Result<Signed, LedgerError>),
+    Release,
+}
+
+impl Operation {
+    /// Runs on an open transaction. May run again on another if that one fails.
+    pub(super) fn run(&self, db: &Connection) -> Result<Outcome, LedgerError> {
+        match self {
+            Self::Lookup(id) => Ok(Outcome::Lookup(find(db, id)?.map(|found| found.record))),
+            Self::Begin(request) => begin(db, request).map(Outcome::Begin),
+            Self::Store(reservation, signed, now) => store(db, *reservation, signed, *now).map(Outcome::Store),
+            Self::Release(reservation) => release(db, *reservation).map(|()| Outcome::Release),
+        }
+    }
+}
+
+struct Found {
+    id: i64,
+    policy: String,
+    record: Record,
+}
+
+fn find(db: &Connection, id: &RequestId) -> Result<Option<Found>, LedgerError> {
+    let mut select = db.prepare_cached(
+        "SELECT id, policy, digest, chain_id, nonce, raw, hash, signature FROM transactions
+         WHERE caller = ?1 AND key = ?2 AND idempotency_key = ?3",
+    )?;
+    let found = select.query_row(params![id.caller, id.key, id.idempotency_key], |row| {
+        Ok(Found {
+            id: row.get(0)?,
+            policy: row.get(1)?,
+            record: Record {
+                digest: row.get(2)?,
+                chain_id: row.get::<_, i64>(3)?.cast_unsigned(),
+                nonce: row.get::<_, i64>(4)?.cast_unsigned(),
+                signed: signed(row, 5)?,
+            },
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// Columns raw, hash and signature, from `first` on.
+fn signed(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Signed>> {
+    let Some(raw) = row.get::<_, Option<Vec<u8>>>(first)? else {
+        return Ok(None);
+    };
+    Ok(Some(Signed { raw, hash: B256::from(row.get::<_, [u8; 32]>(first + 1)?), signature: row.get(first + 2)? }))
+}
+
+fn begin(db: &Connection, request: &Request) -> Result<Begun, LedgerError> {
+    let elsewhere = match find(db, &request.id)? {
+        Some(found) if found.record.digest != request.digest => return Ok(Begun::Conflict),
+        Some(Found { record: Record { signed: Some(signed), .. }, .. }) => return Ok(Begun::Signed(signed)),
+        Some(found) if found.policy == request.policy => return Ok(Begun::Pending(Reservation(found.id))),
+        // The caller has another policy now: the reservation moves there, and counts there.
+        Some(found) => Some(Reservation(found.id)),
+        None => None,
+    };
+    match allowed(db, request)? {
+        Err(denied) => Ok(Begun::Denied(denied)),
+        Ok(account) => {
+            if let Some(reservation) = elsewhere {
+                release(db, reservation)?;
+            }
+            insert(db, request, &account).map(Begun::Fresh)
+        }
+    }
+}
+
+/// The end of the running totals of a policy, key and chain.
+struct Account {
+    /// When the last request was made, in milliseconds since 1970.
+    last_at: i64,
+    total: U256,
+}
+
+/// The account that the request is counted in, if the daily limit lets it.
+fn allowed(db: &Connection, request: &Request) -> Result<Result<Account, Denied>, LedgerError> {
+    let account = account(db, request, i64::MAX)?;
+    let window = i64::try_from(WINDOW.as_millis()).unwrap_or(i64::MAX);
+    // What is exactly as old as the window is out of it.
+    let before = self::account(db, request, millis(request.now).saturating_sub(window))?.total;
+    let spent = account.total.saturating_sub(before);
+    Ok(policy::judge_daily(request.daily_limit, spent, request.value).map(|()| account))
+}
+
+/// The account as it was at `at`.
+fn account(db: &Connection, request: &Request, at: i64) -> Result<Account, LedgerError> {
+    let mut select = db.prepare_cached(
+        "SELECT created_at, total FROM transactions
+         WHERE policy = ?1 AND key = ?2 AND chain_id = ?3 AND created_at <= ?4
+         ORDER BY created_at DESC, id DESC LIMIT 1",
+    )?;
+    let found = select.query_row(params![request.policy, request.id.key, request.chain_id.cast_signed(), at], |row| {
+        Ok(Account { last_at: row.get(0)?, total: U256::from_be_bytes(row.get::<_, [u8; 32]>(1)?) })
+    });
+    Ok(found.optional()?.unwrap_or(Account { last_at: i64::MIN, total: U256::ZERO }))
+}
+
+fn insert(db: &Connection, request: &Request, account: &Account) -> Result<Reservation, LedgerError> {
+    let value = request.value.min(MOST_COUNTED);
+    let mut insert = db.prepare_cached(
+        "INSERT INTO transactions
+             (caller, key, idempotency_key, digest, chain_id, nonce, policy, value, total, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    let id = insert.insert(params![
+        request.id.caller,
+        request.id.key,
+        request.id.idempotency_key,
+        request.digest,
+        request.chain_id.cast_signed(),
+        request.nonce.cast_signed(),
+        request.policy,
+        value.to_be_bytes::<32>(),
+        account.total.saturating_add(value).to_be_bytes::<32>(),
+        // A clock that goes back opens no second window.
+        millis(request.now).max(account.last_at),
+    ])?;
+    Ok(Reservation(id))
+}
+
+fn store(
+    db: &Connection,
+    reservation: Reservation,
+    signed: &Signed,
+    now: SystemTime,
+) -> Result<Result<Signed, LedgerError>, LedgerError> {
+    let mut update = db.prepare_cached(
+        "UPDATE transactions SET raw = ?2, hash = ?3, signature = ?4, signed_at = ?5 WHERE id = ?1 AND raw IS NULL",
+    )?;
+    if update.execute(params![reservation.0, signed.raw, signed.hash.0, signed.signature, millis(now)])? == 1 {
+        return Ok(Ok(signed.clone()));
+    }
+    let mut select = db.prepare_cached("SELECT raw, hash, signature FROM transactions WHERE id = ?1")?;
+    let stored = select.query_row([reservation.0], |row| self::signed(row, 0)).optional()?;
+    Ok(stored.flatten().ok_or(LedgerError::NotReserved))
+}
+
+/// Deletes a reservation, and takes its value out of the totals that came after it.
+fn release(db: &Connection, reservation: Reservation) -> Result<(), LedgerError> {
+    let mut delete = db.prepare_cached(
+        "DELETE FROM transactions WHERE id = ?1 AND raw IS NULL RETURNING policy, key, chain_id, value",
+    )?;
+    let deleted = delete.query_row([reservation.0], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, [u8; 32]>(3)?))
+    });
+    let Some((policy, key, chain_id, value)) = deleted.optional()? else {
+        return Ok(());
+    };
+    let value = U256::from_be_bytes(value);
+    if value.is_zero() {
+        return Ok(());
+    }
+    // Few: what was asked for while this request waited for its key.
+    let mut select = db.prepare_cached(
+        "SELECT id, total FROM transactions WHERE policy = ?1 AND key = ?2 AND chain_id = ?3 AND id > ?4",
+    )?;
+    let later = select.query_map(params![policy, key, chain_id, reservation.0], |row| {
+        Ok((row.get::<_, i64>(0)?, U256::from_be_bytes(row.get::<_, [u8; 32]>(1)?)))
+    })?;
+    let later = later.collect::<Result<Vec<_>, _>>()?;
+    let mut update = db.prepare_cached("UPDATE transactions SET total = ?2 WHERE id = ?1")?;
+    for (id, total) in later {
+        update.execute(params![id, total.saturating_sub(value).to_be_bytes::<32>()])?;
+    }
+    Ok(())
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,322 @@
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: u64 = 3600;
+/// Some moment.
+const NOW: u64 = 1_800_000_000;
+
+struct Open {
+    ledger: Ledger,
+    running: Running,
+}
+
+impl Open {
+    fn at(path: &Path) -> Self {
+        let (ledger, running) = Ledger::open(path).unwrap();
+        Self { ledger, running }
+    }
+
+    fn close(self) {
+        drop(self.ledger);
+        self.running.wait();
+    }
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn request(idempotency_key: &str, value: u64) -> Request {
+    Request {
+        id: RequestId { caller: "payments".into(), key: "hot".into(), idempotency_key: idempotency_key.into() },
+        digest: [1; 32],
+        chain_id: 137,
+        nonce: u64::MAX - 1,
+        value: U256::from(value),
+        policy: "payouts".into(),
+        daily_limit: Some(U256::from(10)),
+        now: at(NOW),
+    }
+}
+
+fn signed(byte: u8) -> Signed {
+    Signed { raw: vec![byte; 100], hash: B256::repeat_byte(byte), signature: [byte; 65] }
+}
+
+async fn fresh(ledger: &Ledger, request: Request) -> Reservation {
+    match ledger.begin(request).await.unwrap() {
+        Begun::Fresh(reservation) => reservation,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_first_signed_bytes_are_kept_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state/ledger.db");
+    let open = Open::at(&path);
+    let reservation = fresh(&open.ledger, request("a", 1)).await;
+    assert_eq!(open.ledger.store(reservation, signed(7), at(NOW)).await, Ok(signed(7)));
+    assert_eq!(open.ledger.store(reservation, signed(8), at(NOW)).await, Ok(signed(7)));
+    assert_eq!(open.ledger.release(reservation).await, Ok(()));
+    assert_eq!(open.ledger.begin(request("a", 1)).await, Ok(Begun::Signed(signed(7))));
+    open.close();
+
+    let open = Open::at(&path);
+    assert_eq!(open.ledger.begin(request("a", 1)).await, Ok(Begun::Signed(signed(7))));
+    let record = open.ledger.lookup(request("a", 1).id).await.unwrap().unwrap();
+    let expected = Record { digest: [1; 32], chain_id: 137, nonce: u64::MAX - 1, signed: Some(signed(7)) };
+    assert_eq!(record, expected);
+    open.close();
+    for file in ["ledger.db"] {
+        let mode = std::fs::metadata(path.with_file_name(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[tokio::test]
+async fn a_reservation_survives_and_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    let reservation = fresh(&open.ledger, request("a", 10)).await;
+    // A crash: the files as they are on the disk, while the writer has them open.
+    let copy = dir.path().join("copy.db");
+    for end in ["", "-wal"] {
+        let file = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
+        std::fs::copy(file(&path), file(&copy)).unwrap();
+    }
+    open.close();
+
+    let open = Open::at(&copy);
+    assert_eq!(open.ledger.begin(request("a", 10)).await, Ok(Begun::Pending(reservation)));
+    assert_eq!(open.ledger.lookup(request("a", 10).id).await.unwrap().unwrap().signed, None);
+    // It still counts.
+    assert!(matches!(open.ledger.begin(request("b", 1)).await, Ok(Begun::Denied(_))));
+    assert_eq!(open.ledger.store(reservation, signed(1), at(NOW)).await, Ok(signed(1)));
+    open.close();
+}
+
+#[tokio::test]
+async fn names_are_per_caller_and_key_and_a_changed_body_conflicts() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    fresh(&open.ledger, request("a", 1)).await;
+    let other = Request { digest: [2; 32], ..request("a", 1) };
+    assert_eq!(open.ledger.begin(other.clone()).await, Ok(Begun::Conflict));
+    fresh(&open.ledger, Request { id: RequestId { caller: "other".into(), ..other.id.clone() }, ..other.clone() })
+        .await;
+    fresh(&open.ledger, Request { id: RequestId { key: "cold".into(), ..other.id.clone() }, ..other }).await;
+    assert_eq!(open.ledger.lookup(request("b", 1).id).await, Ok(None));
+    open.close();
+}
+
+#[tokio::test]
+async fn what_is_released_is_as_if_it_never_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let a = fresh(&open.ledger, request("a", 4)).await;
+    let b = fresh(&open.ledger, request("b", 4)).await;
+    assert!(matches!(open.ledger.begin(request("c", 3)).await, Ok(Begun::Denied(_))));
+    open.ledger.release(a).await.unwrap();
+    open.ledger.release(a).await.unwrap();
+    let c = fresh(&open.ledger, request("c", 6)).await;
+    assert!(matches!(open.ledger.begin(request("d", 1)).await, Ok(Begun::Denied(_))));
+    // Bytes signed for a reservation that is gone go nowhere.
+    assert_eq!(open.ledger.store(a, signed(1), at(NOW)).await, Err(LedgerError::NotReserved));
+    let a = fresh(&open.ledger, Request { digest: [9; 32], ..request("a", 0) }).await;
+    assert!(a != b && a != c);
+    open.close();
+}
+
+#[tokio::test]
+async fn the_daily_limit_rolls() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let at = |name: &str, value, hours: u64| Request { now: at(NOW + hours * HOUR), ..request(name, value) };
+    fresh(&open.ledger, at("a", 6, 0)).await;
+    fresh(&open.ledger, at("b", 4, 12)).await;
+    let denied = |begun| match begun {
+        Ok(Begun::Denied(denied)) => denied.rule == "daily_value",
+        _ => false,
+    };
+    assert!(denied(open.ledger.begin(at("c", 1, 23)).await));
+    let almost = Request { now: at("c", 1, 24).now - Duration::from_millis(1), ..at("c", 1, 24) };
+    assert!(denied(open.ledger.begin(almost).await));
+    fresh(&open.ledger, at("c", 6, 24)).await;
+    assert!(denied(open.ledger.begin(at("d", 1, 35)).await));
+    // A clock that goes back opens no second window.
+    assert!(denied(open.ledger.begin(at("d", 1, 0)).await));
+    fresh(&open.ledger, at("d", 4, 36)).await;
+    // Another chain, key or policy has its own.
+    fresh(&open.ledger, Request { chain_id: 1, ..at("e", 10, 36) }).await;
+    fresh(&open.ledger, Request { policy: "other".into(), ..at("f", 10, 36) }).await;
+    let elsewhere = RequestId { key: "cold".into(), ..request("g", 0).id };
+    fresh(&open.ledger, Request { id: elsewhere, ..at("g", 10, 36) }).await;
+    // None at all.
+    fresh(&open.ledger, Request { daily_limit: None, value: U256::MAX, ..at("h", 0, 36) }).await;
+    assert!(denied(open.ledger.begin(at("i", 1, 36)).await));
+    open.close();
+}
+
+#[tokio::test]
+async fn a_pending_request_moves_to_its_callers_new_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    fresh(&open.ledger, request("a", 10)).await;
+    let moved = Request { policy: "other".into(), ..request("a", 10) };
+    let tight = Request { daily_limit: Some(U256::from(9)), ..moved.clone() };
+    assert!(matches!(open.ledger.begin(tight).await, Ok(Begun::Denied(_))));
+    assert!(matches!(open.ledger.begin(request("b", 1)).await, Ok(Begun::Denied(_))), "it stays where it was");
+    fresh(&open.ledger, moved.clone()).await;
+    assert!(matches!(
+        open.ledger.begin(Request { policy: "other".into(), ..request("c", 1) }).await,
+        Ok(Begun::Denied(_))
+    ));
+    fresh(&open.ledger, request("b", 10)).await;
+    open.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_spend_the_limit_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let tasks: Vec<_> = (0..200)
+        .map(|i| {
+            let ledger = open.ledger.clone();
+            tokio::spawn(async move { ledger.begin(request(&(i / 2).to_string(), 1)).await.unwrap() })
+        })
+        .collect();
+    let (mut fresh, mut pending) = (0, 0);
+    for task in tasks {
+        match task.await.unwrap() {
+            Begun::Fresh(_) => fresh += 1,
+            Begun::Pending(_) => pending += 1,
+            Begun::Denied(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((fresh, pending), (10, 10));
+    open.close();
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_lock_have_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    let reservation = fresh(&open.ledger, request("a", 1)).await;
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(open.ledger.begin(request("b", 1)).await, Err(LedgerError::Locked));
+    assert_eq!(open.ledger.store(reservation, signed(1), at(NOW)).await, Err(LedgerError::Locked));
+    assert!(open.ledger.lookup(request("a", 1).id).await.unwrap().is_some(), "reading needs no lock");
+    other.execute_batch("ROLLBACK").unwrap();
+    fresh(&open.ledger, request("b", 1)).await;
+    open.close();
+
+    // A disk that takes no more pages, for a writer of its own.
+    let connection = schema::open(&path).unwrap();
+    let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    let (jobs, queue) = mpsc::channel(4);
+    let thread = std::thread::spawn(move || Writer::new(connection).run(queue));
+    let ledger = Ledger { jobs };
+    let big = Signed { raw: vec![0; 100_000], ..signed(1) };
+    assert_eq!(ledger.store(reservation, big, at(NOW)).await, Err(LedgerError::Full));
+    assert_eq!(ledger.store(reservation, signed(2), at(NOW)).await, Ok(signed(2)), "and it goes on");
+    drop(ledger);
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn one_requests_trouble_is_not_anothers() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = schema::open(&dir.path().join("ledger.db")).unwrap();
+    let (jobs, queue) = mpsc::channel(4);
+    let ledger = Ledger { jobs };
+    // Chain 0 breaks a CHECK. All three are in the queue before the writer starts, so they share a group.
+    let bad = Request { chain_id: 0, ..request("bad", 1) };
+    let (one, bad, two) = tokio::join!(ledger.begin(request("a", 1)), ledger.begin(bad), async {
+        let begin = ledger.begin(request("b", 1));
+        std::thread::spawn(move || Writer::new(connection).run(queue));
+        begin.await
+    });
+    assert!(matches!((one, two), (Ok(Begun::Fresh(_)), Ok(Begun::Fresh(_)))));
+    assert!(matches!(bad, Err(LedgerError::Other(_))), "{bad:?}");
+}
+
+#[test]
+fn what_is_no_ledger_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "x".repeat(5000)).unwrap();
+    assert!(matches!(Ledger::open(&path).unwrap_err().error, LedgerError::Unusable(_)));
+    assert_eq!(std::fs::read_to_string(&path).unwrap().len(), 5000);
+
+    let other = dir.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    assert!(Ledger::open(&other).unwrap_err().to_string().contains("another program's"));
+
+    let newer = dir.path().join("newer.db");
+    schema::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(Ledger::open(&newer).unwrap_err().to_string().contains("version 99"));
+}
+
+#[test]
+fn signed_bytes_cannot_be_changed_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let open = Open::at(&path);
+        let reservation = fresh(&open.ledger, request("a", 1)).await;
+        open.ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
+        open.close();
+    });
+    let hand = rusqlite::Connection::open(&path).unwrap();
+    assert!(hand.execute("UPDATE transactions SET raw = x'00'", []).is_err());
+    assert!(hand.execute("DELETE FROM transactions", []).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Against a model that remembers everything: in every window of 24 hours the limit holds, and nothing that fits
+    /// is denied.
+    #[test]
+    fn spending_is_exact(steps in prop::collection::vec((0u64..10 * HOUR, 0u64..6, any::<bool>()), 1..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let open = Open::at(&dir.path().join("ledger.db"));
+            let mut now = NOW;
+            let mut spent: Vec<(u64, u64)> = Vec::new();
+            let mut last = None;
+            for (i, (later, value, release)) in steps.into_iter().enumerate() {
+                now += later;
+                let window: u64 = spent.iter().filter(|(then, _)| *then > now - 24 * HOUR).map(|(_, value)| value).sum();
+                let request = Request { now: at(now), ..request(&i.to_string(), value) };
+                match open.ledger.begin(request).await.unwrap() {
+                    Begun::Fresh(reservation) => {
+                        assert!(value == 0 || window + value <= 10);
+                        // Releases the one before, so that its value is taken out below this one.
+                        if release && let Some((index, reservation)) = last.take() {
+                            open.ledger.release(reservation).await.unwrap();
+                            spent.remove(index);
+                        }
+                        spent.push((now, value));
+                        last = Some((spent.len() - 1, reservation));
+                    }
+                    Begun::Denied(_) => assert!(window + value > 10),
+                    other => panic!("{other:?}"),
+                }
+            }
+            open.close();
+        });
+    }
+}

@@ -1,0 +1,77 @@
+//! What Prometheus sees.
+
+use std::time::Duration;
+
+use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+
+/// Seconds: a ledger's sync takes a millisecond or so, KMS tens, a deadline ten thousand.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The signer's metrics. Label values come from the file and from this code, never from a request.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    verdicts: IntCounterVec,
+    key_seconds: HistogramVec,
+    key_errors: IntCounterVec,
+    ledger_seconds: HistogramVec,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help).namespace("keygate_signer"), labels)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).namespace("keygate_signer").buckets(BUCKETS.to_vec());
+            HistogramVec::new(options, labels)
+        };
+        let metrics = Self {
+            registry: Registry::new(),
+            requests: counter("requests_total", "Requests for a signature, by how they ended.", &["outcome"])?,
+            verdicts: counter("verdicts_total", "What the policy said: allowed, or the rule that denied.", &["rule"])?,
+            key_seconds: histogram("key_seconds", "Time that one signature took, with all retries.", &["key", "kind"])?,
+            key_errors: counter(
+                "key_errors_total",
+                "Signatures that a key did not make, by error.",
+                &["key", "error"],
+            )?,
+            ledger_seconds: histogram("ledger_seconds", "Time that the ledger took to answer.", &["operation"])?,
+        };
+        let Self { registry, requests, verdicts, key_seconds, key_errors, ledger_seconds } = &metrics;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(verdicts.clone()))?;
+        registry.register(Box::new(key_seconds.clone()))?;
+        registry.register(Box::new(key_errors.clone()))?;
+        registry.register(Box::new(ledger_seconds.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(crate) fn request(&self, outcome: &str) {
+        self.requests.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn verdict(&self, rule: &str) {
+        self.verdicts.with_label_values(&[rule]).inc();
+    }
+
+    pub(crate) fn key_signed(&self, key: &str, kind: &str, took: Duration) {
+        self.key_seconds.with_label_values(&[key, kind]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn key_failed(&self, key: &str, error: &str) {
+        self.key_errors.with_label_values(&[key, error]).inc();
+    }
+
+    pub(crate) fn ledger(&self, operation: &str) -> Histogram {
+        self.ledger_seconds.with_label_values(&[operation])
+    }
+
+    /// The text that Prometheus reads.
+    pub(crate) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

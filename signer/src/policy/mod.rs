@@ -1,0 +1,153 @@
+//! What a caller may have signed.
+//!
+//! Pure: a policy is given a transaction and answers. What was spent before comes in as a number; the ledger calls
+//! [`judge_daily`] inside the transaction that reserves, so that no two requests see the same allowance.
+//!
+//! The default is no. A caller without a policy, and a chain that the file does not name, have nothing signed.
+
+mod calldata;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::{Address, U256};
+
+pub use calldata::{Malformed, recipient};
+
+use crate::transaction::Transaction;
+
+/// A policy, compiled from the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The policy's name: spending is counted under it.
+    pub name: String,
+    /// Chain ids that may be signed for.
+    pub chains: BTreeSet<u64>,
+    /// Whether transactions may be signed at all.
+    pub transactions: bool,
+    /// Contracts and recipients; none does not restrict.
+    pub to: Option<BTreeSet<Address>>,
+    /// Most wei in one transaction; none does not restrict.
+    pub max_value: Option<U256>,
+    /// Most wei in any 24 hours, each chain and key apart; none does not restrict.
+    pub daily_value: Option<U256>,
+    /// Most wei of fees in one transaction; none does not restrict.
+    pub max_fee: Option<U256>,
+    /// Whether a contract may be created.
+    pub allow_contract_creation: bool,
+}
+
+/// Why a transaction is not signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {detail}")]
+pub struct Denied {
+    /// The rule, named as the field of the policy; `policy` when the caller has none.
+    pub rule: &'static str,
+    /// What the transaction had against it.
+    pub detail: String,
+}
+
+impl Denied {
+    /// The default: a caller without a policy may have nothing signed.
+    #[must_use]
+    pub fn no_policy() -> Self {
+        Self { rule: "policy", detail: "the caller has no policy, and may have nothing signed".to_owned() }
+    }
+
+    fn new(rule: &'static str, detail: impl Into<String>) -> Result<(), Self> {
+        Err(Self { rule, detail: detail.into() })
+    }
+}
+
+impl Policy {
+    /// Compiles the policy `name` of the file. A policy that lists no chains allows those that the file names.
+    ///
+    /// Names of chains that do not exist are left out: that can only allow less. The file's validation reports them.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        policy: &keygate_config::Policy,
+        chains: &BTreeMap<String, keygate_config::At<keygate_config::Chain>>,
+    ) -> Self {
+        let wei = |amount: Option<keygate_config::units::Wei>| amount.map(|wei| U256::from(wei.0));
+        let chains = match &policy.chains {
+            None => chains.values().map(|chain| chain.id).collect(),
+            Some(names) => names.iter().filter_map(|name| chains.get(&name.value)).map(|chain| chain.id).collect(),
+        };
+        Self {
+            name: name.to_owned(),
+            chains,
+            transactions: policy.sign.as_ref().is_none_or(|s| s.contains(&keygate_config::Signable::Transaction)),
+            to: policy.to.as_ref().map(|to| to.iter().map(|address| address.0).collect()),
+            max_value: wei(policy.max_value),
+            daily_value: wei(policy.daily_value),
+            max_fee: wei(policy.max_fee),
+            allow_contract_creation: policy.allow_contract_creation,
+        }
+    }
+}
+
+/// Judges a transaction by everything but `daily_value`, which [`judge_daily`] does.
+///
+/// # Errors
+/// [`Denied`] by the first rule that says no.
+pub fn judge(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
+    if !policy.transactions {
+        return Denied::new("sign", "the policy does not allow transactions");
+    }
+    if !policy.chains.contains(&tx.chain_id()) {
+        return Denied::new("chains", format!("chain {} is not allowed", tx.chain_id()));
+    }
+    match tx.to() {
+        None if !policy.allow_contract_creation => {
+            return Denied::new("allow_contract_creation", "the policy does not allow contracts to be created");
+        }
+        None => {}
+        Some(to) => judge_recipients(policy, to, tx.data())?,
+    }
+    if let Some(max) = policy.max_value
+        && tx.value() > max
+    {
+        return Denied::new("max_value", format!("{} wei is above {max} wei", tx.value()));
+    }
+    if let Some(max) = policy.max_fee {
+        match U256::from(tx.gas()).checked_mul(U256::from(tx.max_gas_price())) {
+            Some(fee) if fee <= max => {}
+            Some(fee) => return Denied::new("max_fee", format!("fees of up to {fee} wei are above {max} wei")),
+            None => return Denied::new("max_fee", format!("fees beyond 256 bits are above {max} wei")),
+        }
+    }
+    Ok(())
+}
+
+/// Judges whether `value` more wei may be sent when `spent` were in the last 24 hours.
+///
+/// # Errors
+/// [`Denied`] by `daily_value`.
+pub fn judge_daily(limit: Option<U256>, spent: U256, value: U256) -> Result<(), Denied> {
+    match (limit, spent.checked_add(value)) {
+        (None, _) => Ok(()),
+        // What sends nothing spends nothing, even if a limit was lowered below what is spent.
+        (Some(_), _) if value.is_zero() => Ok(()),
+        (Some(limit), Some(total)) if total <= limit => Ok(()),
+        (Some(limit), _) => {
+            Denied::new("daily_value", format!("{value} wei on top of {spent} wei in 24 hours is above {limit} wei"))
+        }
+    }
+}
+
+fn judge_recipients(policy: &Policy, to: Address, data: &[u8]) -> Result<(), Denied> {
+    let Some(listed) = &policy.to else {
+        return Ok(());
+    };
+    if !listed.contains(&to) {
+        return Denied::new("to", format!("{to} is not listed"));
+    }
+    match recipient(data) {
+        Ok(None) => Ok(()),
+        Ok(Some(recipient)) if listed.contains(&recipient) => Ok(()),
+        Ok(Some(recipient)) => Denied::new("to", format!("{recipient}, read from the call's data, is not listed")),
+        Err(malformed) => Denied::new("to", malformed.to_string()),
+    }
+}

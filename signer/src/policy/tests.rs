@@ -1,0 +1,252 @@
+use alloy_primitives::{Address, U256, hex};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::transaction::Transaction;
+
+const LISTED: Address = Address::repeat_byte(0x11);
+const TOKEN: Address = Address::repeat_byte(0x22);
+const STRANGER: Address = Address::repeat_byte(0x99);
+const MUCH: u64 = 1_000_000;
+
+fn policy() -> Policy {
+    Policy {
+        name: "payouts".into(),
+        chains: [137].into(),
+        transactions: true,
+        to: Some([LISTED, TOKEN].into()),
+        max_value: Some(U256::from(MUCH)),
+        daily_value: Some(U256::from(2 * MUCH)),
+        max_fee: Some(U256::from(21_000 * 10)),
+        allow_contract_creation: false,
+    }
+}
+
+fn tx(change: impl FnOnce(&mut Value)) -> Transaction {
+    let mut tx = json!({"chainId": 137, "type": 2, "nonce": 7, "to": LISTED.to_string(), "value": MUCH, "gas": 21000,
+                        "maxFeePerGas": 10, "maxPriorityFeePerGas": 1});
+    change(&mut tx);
+    Transaction::parse(tx.to_string().as_bytes()).unwrap()
+}
+
+fn rule(policy: &Policy, tx: &Transaction) -> Option<&'static str> {
+    judge(policy, tx).err().map(|denied| denied.rule)
+}
+
+fn erc20(selector: &str, words: &[Address]) -> String {
+    words.iter().fold(format!("0x{selector}"), |data, word| format!("{data}{:0>64}", hex::encode(word)))
+}
+
+#[test]
+fn each_rule_denies_what_is_just_beyond_it() {
+    let at = |field: &'static str, value: Value| tx(move |tx| tx[field] = value);
+    let none = |field: &'static str| {
+        tx(move |tx| {
+            tx[field] = Value::Null;
+            tx["data"] = json!("0x00");
+        })
+    };
+    assert_eq!(rule(&policy(), &tx(|_| {})), None);
+    for (tx, expected) in [
+        (at("chainId", json!(1)), "chains"),
+        (at("to", json!(STRANGER.to_string())), "to"),
+        (at("value", json!(MUCH + 1)), "max_value"),
+        (at("value", json!(U256::MAX.to_string())), "max_value"),
+        (at("gas", json!(21_001)), "max_fee"),
+        (at("maxFeePerGas", json!(11)), "max_fee"),
+        (none("to"), "allow_contract_creation"),
+    ] {
+        assert_eq!(rule(&policy(), &tx), Some(expected), "{tx:?}");
+    }
+    assert_eq!(rule(&Policy { transactions: false, ..policy() }, &tx(|_| {})), Some("sign"));
+    assert_eq!(rule(&Policy { chains: [].into(), ..policy() }, &tx(|_| {})), Some("chains"));
+    assert_eq!(rule(&Policy { to: Some([].into()), ..policy() }, &tx(|_| {})), Some("to"));
+    assert_eq!(rule(&Policy { allow_contract_creation: true, ..policy() }, &none("to")), None);
+}
+
+#[test]
+fn fees_do_not_overflow() {
+    let most = tx(|tx| {
+        tx["gas"] = json!(u64::MAX.to_string());
+        tx["maxFeePerGas"] = json!(u128::MAX.to_string());
+    });
+    assert_eq!(rule(&policy(), &most), Some("max_fee"));
+    let legacy = tx(|tx| {
+        *tx = json!({"chainId": 137, "type": 0, "nonce": 7, "to": LISTED.to_string(), "gas": 21000, "gasPrice": 11});
+    });
+    assert_eq!(rule(&policy(), &legacy), Some("max_fee"));
+}
+
+#[test]
+fn recipients_of_tokens_must_be_listed_too() {
+    let call = |to: Address, data: String| {
+        tx(move |tx| {
+            tx["to"] = json!(to.to_string());
+            tx["value"] = json!(0);
+            tx["data"] = json!(data);
+        })
+    };
+    let amount = Address::repeat_byte(0);
+    for (to, data, expected) in [
+        (TOKEN, erc20("a9059cbb", &[LISTED, amount]), None),
+        (TOKEN, erc20("a9059cbb", &[STRANGER, amount]), Some("to")),
+        (STRANGER, erc20("a9059cbb", &[LISTED, amount]), Some("to")),
+        (TOKEN, erc20("23b872dd", &[STRANGER, LISTED, amount]), None),
+        (TOKEN, erc20("23b872dd", &[LISTED, STRANGER, amount]), Some("to")),
+        (TOKEN, erc20("095ea7b3", &[LISTED, amount]), None),
+        (TOKEN, erc20("095ea7b3", &[STRANGER, amount]), Some("to")),
+        (TOKEN, erc20("a22cb465", &[STRANGER, amount]), Some("to")),
+        (TOKEN, erc20("a9059cbb", &[LISTED]), Some("to")),
+        (TOKEN, erc20("a9059cbb", &[LISTED, amount, amount]), Some("to")),
+        // Not a token's call: allowed to a listed contract only.
+        (TOKEN, erc20("d0e30db0", &[]), None),
+        (STRANGER, erc20("d0e30db0", &[]), Some("to")),
+    ] {
+        assert_eq!(rule(&policy(), &call(to, data.clone())), expected, "{data}");
+    }
+    let anywhere = Policy { to: None, ..policy() };
+    assert_eq!(rule(&anywhere, &call(STRANGER, erc20("a9059cbb", &[STRANGER, amount]))), None);
+}
+
+#[test]
+fn the_daily_limit_is_exact() {
+    let judge = |limit: Option<u64>, spent: u64, value: u64| {
+        judge_daily(limit.map(U256::from), U256::from(spent), U256::from(value)).is_ok()
+    };
+    assert!(judge(Some(10), 0, 10) && judge(Some(10), 9, 1) && judge(None, 10, 10));
+    assert!(!judge(Some(10), 0, 11) && !judge(Some(10), 10, 1));
+    assert!(judge(Some(10), 11, 0), "what sends nothing spends nothing");
+    assert!(judge_daily(Some(U256::MAX), U256::MAX, U256::ONE).is_err());
+}
+
+#[test]
+fn compiled_from_the_file() {
+    let text = r#"
+        [signer]
+        listen = "unix:s"
+        ledger = "sqlite:l"
+        [signer.chains]
+        polygon = { id = 137 }
+        mainnet = { id = 1 }
+        [signer.policies]
+        open = {}
+        tight = { chains = ["polygon"], sign = [], to = [], max_value = "1 gwei", daily_value = "2 wei", max_fee = "3 wei" }
+    "#;
+    let source = keygate_config::Source { path: "keygate.toml".into(), text: text.into() };
+    let config = keygate_config::parse(source).unwrap().config.signer.unwrap();
+    let compile = |name: &str| Policy::new(name, &config.policies[name], &config.chains);
+    let open = Policy {
+        name: "open".into(),
+        chains: [1, 137].into(),
+        transactions: true,
+        to: None,
+        max_value: None,
+        daily_value: None,
+        max_fee: None,
+        allow_contract_creation: false,
+    };
+    assert_eq!(compile("open"), open);
+    let tight = Policy {
+        name: "tight".into(),
+        chains: [137].into(),
+        transactions: false,
+        to: Some([].into()),
+        max_value: Some(U256::from(1_000_000_000)),
+        daily_value: Some(U256::from(2)),
+        max_fee: Some(U256::from(3)),
+        ..open
+    };
+    assert_eq!(compile("tight"), tight);
+}
+
+fn any_address() -> impl Strategy<Value = Address> {
+    prop_oneof![Just(LISTED), Just(TOKEN), Just(STRANGER)]
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let amount = || prop::option::of((0u64..8).prop_map(U256::from));
+    let to = prop::option::of(prop::collection::btree_set(any_address(), 0..3));
+    let chains = prop::collection::btree_set(1u64..4, 0..3);
+    (chains, any::<bool>(), to, amount(), amount(), any::<bool>()).prop_map(
+        |(chains, transactions, to, max_value, max_fee, allow_contract_creation)| Policy {
+            name: "p".into(),
+            chains,
+            transactions,
+            to,
+            max_value,
+            daily_value: None,
+            max_fee,
+            allow_contract_creation,
+        },
+    )
+}
+
+fn any_tx() -> impl Strategy<Value = Transaction> {
+    let data = prop_oneof![
+        Just("0x".to_owned()),
+        Just("0xd0e30db0".to_owned()),
+        (any_address(), 1usize..3).prop_map(|(to, words)| erc20("a9059cbb", &vec![to; words])),
+        any_address().prop_map(|to| erc20("23b872dd", &[LISTED, to, LISTED])),
+    ];
+    (1u64..4, prop::option::of(any_address()), 0u64..8, 0u64..4, 0u64..4, data).prop_map(
+        |(chain, to, value, gas, price, data)| {
+            let data = if to.is_none() { "0x00".to_owned() } else { data };
+            let tx = json!({"chainId": chain, "type": 0, "nonce": 0, "to": to.map(|to| to.to_string()), "value": value,
+                            "gas": gas, "gasPrice": price, "data": data});
+            Transaction::parse(tx.to_string().as_bytes()).unwrap()
+        },
+    )
+}
+
+/// The policy with each field, by turns, as tight as in both.
+fn tightened(policy: &Policy, other: &Policy) -> Vec<Policy> {
+    let least = |a: Option<U256>, b: Option<U256>| a.into_iter().chain(b).min();
+    let both = |a: &Option<BTreeSet<Address>>, b: &Option<BTreeSet<Address>>| match (a, b) {
+        (Some(a), Some(b)) => Some(a & b),
+        (one, None) | (None, one) => one.clone(),
+    };
+    vec![
+        Policy { chains: &policy.chains & &other.chains, ..policy.clone() },
+        Policy { transactions: policy.transactions && other.transactions, ..policy.clone() },
+        Policy { to: both(&policy.to, &other.to), ..policy.clone() },
+        Policy { max_value: least(policy.max_value, other.max_value), ..policy.clone() },
+        Policy { max_fee: least(policy.max_fee, other.max_fee), ..policy.clone() },
+        Policy {
+            allow_contract_creation: policy.allow_contract_creation && other.allow_contract_creation,
+            ..policy.clone()
+        },
+    ]
+}
+
+proptest! {
+    #[test]
+    fn tightening_never_allows_more(policy in any_policy(), other in any_policy(), tx in any_tx()) {
+        for tighter in tightened(&policy, &other) {
+            prop_assert!(judge(&tighter, &tx).is_err() || judge(&policy, &tx).is_ok(), "{policy:?} {tighter:?}");
+        }
+    }
+
+    #[test]
+    fn a_lower_daily_limit_or_more_spent_never_allows_more(
+        limit in 0u64..9, lower in 0u64..9, spent in 0u64..9, more in 0u64..9, value in 0u64..9,
+    ) {
+        let judge = |limit: u64, spent: u64| judge_daily(Some(U256::from(limit)), U256::from(spent), U256::from(value));
+        prop_assert!(judge(limit.min(lower), spent + more).is_err() || judge(limit, spent).is_ok());
+    }
+
+    #[test]
+    fn what_is_allowed_keeps_every_rule(policy in any_policy(), tx in any_tx()) {
+        if judge(&policy, &tx).is_ok() {
+            prop_assert!(policy.transactions && policy.chains.contains(&tx.chain_id()));
+            prop_assert!(policy.max_value.is_none_or(|max| tx.value() <= max));
+            let fee = U256::from(tx.gas()) * U256::from(tx.max_gas_price());
+            prop_assert!(policy.max_fee.is_none_or(|max| fee <= max));
+            prop_assert!(tx.to().is_some() || policy.allow_contract_creation);
+            if let (Some(listed), Some(to)) = (&policy.to, tx.to()) {
+                prop_assert!(listed.contains(&to));
+                prop_assert!(recipient(tx.data()).unwrap().is_none_or(|recipient| listed.contains(&recipient)));
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The way of a request for a signature, from a caller that is known to bytes that are answered for ever.
+//!
+//! Encode (twice) → known idempotency key? its bytes → policy → reserve, durably → sign, verify → store, durably →
+//! answer. It encodes before it reserves, so that a transaction that the encoders dispute reserves nothing.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use alloy_primitives::{Address, keccak256};
+use sha2::{Digest, Sha256};
+
+use crate::in_flight::InFlight;
+use crate::key::{Key, KeyError};
+use crate::ledger::{Begun, Ledger, LedgerError, Record, Request, RequestId, Reservation, Signed};
+use crate::metrics::Metrics;
+use crate::policy::{self, Denied, Policy};
+use crate::signature::Signature;
+use crate::transaction::{EncodersDisagree, Transaction};
+
+/// What signing takes.
+#[derive(Debug)]
+pub(crate) struct Signing {
+    pub(crate) keys: BTreeMap<String, Arc<Key>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: InFlight,
+}
+
+/// A signed transaction, and whether it was signed before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) signed: Signed,
+    pub(crate) from: Address,
+    pub(crate) chain_id: u64,
+    pub(crate) nonce: u64,
+    pub(crate) replayed: bool,
+}
+
+/// Why there is no signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Encoders(#[from] EncodersDisagree),
+    #[error("this idempotency key was used for another request")]
+    Conflict,
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Refusal {
+    /// A short name, for metrics.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Encoders(_) => "encoders-disagree",
+            Self::Conflict => "conflict",
+            Self::Denied(_) => "denied",
+            Self::Key(error) => error.kind(),
+            Self::Ledger(_) => "ledger",
+        }
+    }
+}
+
+impl Signing {
+    /// Signs `tx` with `key` under `id`, or answers what was signed under it first.
+    ///
+    /// Must run to its end once it is started: the API runs it in a task of its own, which a client that goes away
+    /// does not stop. Even so, all that a stop in the middle leaves is a reservation.
+    pub(crate) async fn transaction(
+        &self,
+        key: &Key,
+        policy: Option<&Policy>,
+        id: RequestId,
+        tx: Transaction,
+    ) -> Result<Answer, Refusal> {
+        let bytes = tx.signing_bytes()?;
+        let digest = request_digest(key.address(), &bytes);
+        let answer = |signed, replayed| Answer {
+            signed,
+            from: key.address(),
+            chain_id: tx.chain_id(),
+            nonce: tx.nonce(),
+            replayed,
+        };
+
+        let _turn = self.in_flight.turn(id.clone()).await;
+        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
+            Some(known) if known.digest != digest => return Err(Refusal::Conflict),
+            Some(Record { signed: Some(signed), .. }) => return Ok(answer(signed, true)),
+            Some(_) | None => {}
+        }
+        let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
+        policy::judge(policy, &tx).map_err(|denied| self.denied(denied))?;
+        let begin = self.ledger.begin(Request {
+            id,
+            digest,
+            chain_id: tx.chain_id(),
+            nonce: tx.nonce(),
+            value: tx.value(),
+            policy: policy.name.clone(),
+            daily_limit: policy.daily_value,
+            now: SystemTime::now(),
+        });
+        let reservation = match self.timed("begin", begin).await? {
+            Begun::Fresh(reservation) | Begun::Pending(reservation) => reservation,
+            Begun::Signed(signed) => return Ok(answer(signed, true)),
+            Begun::Conflict => return Err(Refusal::Conflict),
+            Begun::Denied(denied) => return Err(self.denied(denied)),
+        };
+        self.metrics.verdict("allowed");
+
+        let signature = match self.sign(key, &keccak256(&bytes)).await {
+            Ok(signature) => signature,
+            Err(error) => return Err(self.not_signed(reservation, error).await),
+        };
+        let signed = tx.clone().into_signed(&signature)?;
+        let mut rsv = [0; 65];
+        rsv[..32].copy_from_slice(signature.r());
+        rsv[32..64].copy_from_slice(signature.s());
+        rsv[64] = signature.y_odd().into();
+        let signed = Signed { raw: signed.raw, hash: signed.hash, signature: rsv };
+        let stored = self.timed("store", self.ledger.store(reservation, signed, SystemTime::now())).await?;
+        Ok(answer(stored, false))
+    }
+    async fn sign(&self, key: &Key, digest: &[u8; 32]) -> Result<Signature, KeyError> {
+        let start = Instant::now();
+        let signature = key.sign(digest).await;
+        match &signature {
+            Ok(_) => self.metrics.key_signed(key.name(), key.kind(), start.elapsed()),
+            Err(error) => self.metrics.key_failed(key.name(), error.kind()),
+        }
+        signature
+    }
+
+    /// The key did not sign: the reservation goes if that is certain, and stays if it is not.
+    async fn not_signed(&self, reservation: Reservation, error: KeyError) -> Refusal {
+        if error.nothing_signed()
+            && let Err(failed) = self.timed("release", self.ledger.release(reservation)).await
+        {
+            // It stays reserved, which is safe: a retry finds it.
+            tracing::warn!(error = %failed, "a reservation could not be released");
+        }
+        Refusal::Key(error)
+    }
+
+    fn denied(&self, denied: Denied) -> Refusal {
+        self.metrics.verdict(denied.rule);
+        Refusal::Denied(denied)
+    }
+
+    async fn timed<T>(&self, operation: &str, work: impl Future<Output = T>) -> T {
+        let _timer = self.metrics.ledger(operation).start_timer();
+        work.await
+    }
+}
+
+/// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address
+/// says by whom it is signed, should the file give a key's name to another key.
+fn request_digest(address: Address, signing_bytes: &[u8]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(b"keygate transaction\0")
+        .chain_update(address)
+        .chain_update(signing_bytes)
+        .finalize()
+        .into()
+}

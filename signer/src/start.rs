@@ -1,0 +1,148 @@
+//! From the configuration to a signer that serves, and back to nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use keygate_config::{Address, Ledger as LedgerConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::callers::{CallerError, Callers};
+use crate::api::listen::{BindError, Listener};
+use crate::api::{Api, router};
+use crate::in_flight::InFlight;
+use crate::key::{Key, KeyInfo, LoadError};
+use crate::ledger::{self, Ledger};
+use crate::metrics::Metrics;
+use crate::signing::Signing;
+
+/// A signer, ready to serve: its keys are loaded, its ledger is open, its sockets are bound.
+#[derive(Debug)]
+pub struct Signer {
+    api: Api,
+    ledger: ledger::Running,
+    listeners: Vec<Listener>,
+}
+
+/// Why a signer does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A key cannot be loaded, or is not the one that is meant.
+    #[error("key {name:?}: {error}")]
+    Key {
+        /// The key's name in the file.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        error: LoadError,
+    },
+    /// A caller is not as it must be.
+    #[error("caller {name:?}: {error}")]
+    Caller {
+        /// The caller's name in the file.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        error: CallerError,
+    },
+    /// The ledger cannot be opened.
+    #[error("ledger {0}")]
+    Ledger(#[from] ledger::OpenError),
+    /// A socket cannot be bound.
+    #[error("listener {}: {error}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: BindError,
+    },
+    /// The signer listens on Unix sockets only.
+    #[error("listener {0}: the signer listens on Unix sockets only")]
+    NotUnix(std::net::SocketAddr),
+    /// The metrics cannot be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Loads the configured keys, and says what is known of them.
+///
+/// # Errors
+/// [`StartError::Key`].
+pub async fn load_keys(config: &keygate_config::Signer) -> Result<Vec<KeyInfo>, StartError> {
+    Ok(keys(config).await?.values().map(|key| key.info()).collect())
+}
+
+impl Signer {
+    /// Loads the keys and callers, opens the ledger, binds the sockets.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing is served if anything is not as the file says.
+    pub async fn start(config: &keygate_config::Signer) -> Result<Self, StartError> {
+        let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
+        let metrics = Metrics::new()?;
+        let keys = keys(config).await?;
+        let LedgerConfig::Sqlite(path) = &config.ledger.value;
+        let (ledger, running) = Ledger::open(path)?;
+        let listeners = config.listen.as_slice().iter().map(|address| match &address.value {
+            Address::Unix(path) => {
+                Listener::bind(path).map_err(|error| StartError::Listen { path: path.clone(), error })
+            }
+            Address::Tcp(address) => Err(StartError::NotUnix(*address)),
+        });
+        let listeners = listeners.collect::<Result<_, _>>()?;
+        let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
+        let api = Api { signing, callers, tasks: TaskTracker::new() };
+        Ok(Self { api, ledger: running, listeners })
+    }
+
+    /// Serves until `shutdown`; then accepts no more, finishes what is in flight, and closes the ledger.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
+        let Self { api, ledger, listeners } = self;
+        let tasks = api.tasks.clone();
+        let router = router(Arc::new(api));
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        for listener in listeners {
+            serving.spawn(listener.serve(router.clone(), stop.clone()));
+        }
+        shutdown.await;
+        stop.cancel();
+        drop(router);
+        while serving.join_next().await.is_some() {}
+        // Signings whose clients have gone away.
+        tasks.close();
+        tasks.wait().await;
+        // The last handle on the ledger went with the last task.
+        if tokio::task::spawn_blocking(|| ledger.wait()).await.is_err() {
+            tracing::error!("waiting for the ledger failed");
+        }
+    }
+}
+
+/// Loads the keys, all at once.
+async fn keys(config: &keygate_config::Signer) -> Result<BTreeMap<String, Arc<Key>>, StartError> {
+    let mut loading = JoinSet::new();
+    for (name, key) in &config.keys {
+        let (name, key, allow_local) = (name.clone(), key.value.clone(), config.allow_local_keys);
+        loading.spawn(async move {
+            match Key::load(&name, &key, allow_local).await {
+                Ok(key) => {
+                    let info = key.info();
+                    tracing::info!(key = name, kind = info.kind, address = info.address, "key loaded");
+                    Ok((name, Arc::new(key)))
+                }
+                Err(error) => Err(StartError::Key { name, error }),
+            }
+        });
+    }
+    let mut keys = BTreeMap::new();
+    while let Some(loaded) = loading.join_next().await {
+        // Loading a key panics on broken invariants only, and those end the program.
+        let (name, key) = loaded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        keys.insert(name, key);
+    }
+    Ok(keys)
+}

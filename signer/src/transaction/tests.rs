@@ -1,0 +1,335 @@
+use alloy_primitives::{Address, B256, U256, hex};
+use k256::ecdsa::SigningKey;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::key::PublicKey;
+use crate::signature::assemble;
+
+/// Signs with a key of bytes `key`, as RFC 6979 makes every implementation do alike.
+fn sign(tx: &Transaction, key: u8) -> SignedTransaction {
+    let key = SigningKey::from_slice(&[key; 32]).unwrap();
+    let public = PublicKey::from_sec1(key.verifying_key().to_encoded_point(false).as_bytes()).unwrap();
+    let digest = tx.signing_hash().unwrap();
+    let (signature, _) = key.sign_prehash_recoverable(digest.as_slice()).unwrap();
+    tx.clone().into_signed(&assemble(signature.to_der().as_bytes(), &digest, &public).unwrap()).unwrap()
+}
+
+fn parse(json: &Value) -> Result<Transaction, FieldError> {
+    Transaction::parse(json.to_string().as_bytes())
+}
+
+fn legacy() -> Value {
+    json!({"chainId": 1, "type": 0, "nonce": 9, "to": "0x3535353535353535353535353535353535353535",
+           "value": "1000000000000000000", "gas": 21000, "gasPrice": 20_000_000_000u64})
+}
+
+fn eip1559() -> Value {
+    json!({"chainId": 137, "type": 2, "nonce": 7, "to": "0x3535353535353535353535353535353535353535",
+           "value": "1000000000000000000", "data": "0x", "gas": 21000, "maxFeePerGas": "0x6fc23ac00",
+           "maxPriorityFeePerGas": "30000000000"})
+}
+
+#[test]
+fn the_example_of_eip_155() {
+    let tx = parse(&legacy()).unwrap();
+    assert_eq!(
+        hex::encode(tx.signing_bytes().unwrap()),
+        "ec098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a764000080018080"
+    );
+    assert_eq!(
+        hex::encode(tx.signing_hash().unwrap()),
+        "daf5a779ae972f972197303d7b574746c7ef83eadac0f2791ad23db92e4c8e53"
+    );
+    let signed = sign(&tx, 0x46);
+    assert_eq!(
+        hex::encode(&signed.raw),
+        "f86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a76400008025a028ef61340bd939bc21\
+         95fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f761aecb703304b3800ccf555c9f3dc64214b297fb1966a3b\
+         6d83"
+    );
+    assert_eq!(hex::encode(signed.hash), "33469b22e9f636356c4160a87eb19df52b7412e8eac32a4a55ffe88ea8350788");
+}
+
+/// What eth-account 0.14 makes of the same transactions.
+#[test]
+fn the_same_as_eth_account() {
+    let list = json!([{"address": "0x1111111111111111111111111111111111111111",
+                       "storageKeys": [format!("0x{:064x}", 1), format!("0x{:064x}", 255)]},
+                      {"address": "0x2222222222222222222222222222222222222222", "storageKeys": []}]);
+    let mut type1 = legacy();
+    type1["type"] = json!(1);
+    type1["accessList"] = list.clone();
+    type1["data"] = json!("0xdeadbeef");
+    let mut type2 = eip1559();
+    type2["accessList"] = list;
+    let mut creation = eip1559();
+    creation["to"] = Value::Null;
+    creation["data"] = json!("0x6001600055");
+    creation["nonce"] = json!(0);
+    creation["value"] = json!(0);
+    let mut wide = legacy();
+    wide["chainId"] = json!("4503599627370476");
+    for (tx, raw) in
+        [(type1, TYPE_1), (eip1559(), TYPE_2), (type2, TYPE_2_LIST), (creation, TYPE_2_CREATION), (wide, TYPE_0_WIDE)]
+    {
+        assert_eq!(hex::encode(sign(&parse(&tx).unwrap(), 0x46).raw), raw, "{tx}");
+    }
+}
+
+#[test]
+fn quantities_are_written_in_three_ways() {
+    for (written, means) in [
+        (json!(0), 0),
+        (json!("0"), 0),
+        (json!("0x0"), 0),
+        (json!(10), 10),
+        (json!("10"), 10),
+        (json!("0x10"), 16),
+        (json!("0xAb"), 171),
+        (json!(9_007_199_254_740_992u64), 1 << 53),
+        (json!("18446744073709551614"), u64::MAX - 1),
+        (json!("0xfffffffffffffffe"), u64::MAX - 1),
+    ] {
+        let mut tx = legacy();
+        tx["nonce"] = written.clone();
+        assert_eq!(parse(&tx).map(|tx| tx.nonce()), Ok(means), "{written}");
+    }
+    let mut tx = legacy();
+    tx["value"] = json!(U256::MAX.to_string());
+    assert_eq!(parse(&tx).unwrap().value(), U256::MAX);
+}
+
+#[test]
+fn other_quantities_are_refused() {
+    for written in [
+        json!(-1),
+        json!(1.0),
+        json!(1e3),
+        json!(9_007_199_254_740_993u64),
+        json!(true),
+        json!(null),
+        json!([1]),
+        json!({}),
+        json!(""),
+        json!(" 1"),
+        json!("1 "),
+        json!("+1"),
+        json!("-1"),
+        json!("01"),
+        json!("00"),
+        json!("1e3"),
+        json!("1_0"),
+        json!("1.0"),
+        json!("0x"),
+        json!("0x00"),
+        json!("0x01"),
+        json!("0X1"),
+        json!("x1"),
+        json!("ff"),
+        json!("0xg"),
+        json!("0x-1"),
+        json!("0b11"),
+        json!("0o7"),
+        json!("\u{0661}"),
+        json!("18446744073709551616"),
+        json!("0x10000000000000000"),
+        json!("9".repeat(100)),
+        json!(format!("0x{}", "f".repeat(65))),
+    ] {
+        for field in ["nonce", "gas", "chainId", "type"] {
+            let mut tx = legacy();
+            tx[field] = written.clone();
+            assert_eq!(parse(&tx).unwrap_err().field.as_deref(), Some(field), "{field} {written}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let changed = |field: &str, value: Value| {
+        let mut tx = eip1559();
+        tx[field] = value;
+        tx
+    };
+    let without = |field: &str| {
+        let mut tx = eip1559();
+        tx.as_object_mut().unwrap().remove(field);
+        tx
+    };
+    let item = |item: Value| changed("accessList", json!([item]));
+    let to = "0x1111111111111111111111111111111111111111";
+    for (tx, field) in [
+        (without("chainId"), "chainId"),
+        (without("type"), "type"),
+        (without("nonce"), "nonce"),
+        (without("gas"), "gas"),
+        (without("maxFeePerGas"), "maxFeePerGas"),
+        (without("maxPriorityFeePerGas"), "maxPriorityFeePerGas"),
+        (changed("chainId", json!(0)), "chainId"),
+        (changed("chainId", json!("9223372036854775772")), "chainId"),
+        (changed("type", json!(3)), "type"),
+        (changed("type", json!("0x4")), "type"),
+        (changed("nonce", json!("18446744073709551615")), "nonce"),
+        (changed("maxPriorityFeePerGas", json!("30000000001")), "maxPriorityFeePerGas"),
+        (changed("maxFeePerGas", json!("340282366920938463463374607431768211456")), "maxFeePerGas"),
+        (changed("gasPrice", json!(1)), "gasPrice"),
+        (changed("value", json!(null)), "value"),
+        (changed("value", json!(format!("0x1{}", "0".repeat(64)))), "value"),
+        (changed("data", json!("")), "data"),
+        (changed("data", json!("0x0")), "data"),
+        (changed("data", json!("deadbeef")), "data"),
+        (changed("data", json!("0xzz")), "data"),
+        (changed("data", json!(null)), "data"),
+        (without("to"), "data"),
+        (changed("to", json!("")), "to"),
+        (changed("to", json!("0x")), "to"),
+        (changed("to", json!(&to[2..])), "to"),
+        (changed("to", json!("vitalik.eth")), "to"),
+        (changed("to", json!(format!("{to}1"))), "to"),
+        (changed("to", json!("0x7E5F4552091A69125d5DfCb7b8C2659029395BdF")), "to"),
+        (changed("input", json!("0x")), "input"),
+        (changed("from", json!(to)), "from"),
+        (changed("gasLimit", json!(21000)), "gasLimit"),
+        (changed("maxfeepergas", json!(1)), "maxfeepergas"),
+        (changed("accessList", json!(null)), "accessList"),
+        (changed("accessList", json!({})), "accessList"),
+        (item(json!(1)), "accessList[0]"),
+        (item(json!({"storageKeys": []})), "accessList[0].address"),
+        (item(json!({"address": to})), "accessList[0].storageKeys"),
+        (item(json!({"address": "0x1", "storageKeys": []})), "accessList[0].address"),
+        (item(json!({"address": to, "storageKeys": ["0x1234"]})), "accessList[0].storageKeys[0]"),
+        (item(json!({"address": to, "storageKeys": [], "x": 1})), "accessList[0].x"),
+    ] {
+        let error = parse(&tx).expect_err(&tx.to_string());
+        assert_eq!(error.field.as_deref(), Some(field), "{tx}: {error}");
+        assert!(error.to_string().starts_with(&format!("{field}: ")), "{error}");
+    }
+}
+
+#[test]
+fn fields_belong_to_their_types() {
+    for (kind, field, fine) in [
+        (0, "maxFeePerGas", false),
+        (0, "maxPriorityFeePerGas", false),
+        (0, "accessList", false),
+        (1, "maxFeePerGas", false),
+        (1, "accessList", true),
+    ] {
+        let mut tx = legacy();
+        tx["type"] = json!(kind);
+        tx[field] = if field == "accessList" { json!([]) } else { json!(1) };
+        match parse(&tx) {
+            Ok(_) => assert!(fine, "{kind} {field}"),
+            Err(error) => assert!(!fine && error.field.as_deref() == Some(field), "{kind} {error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_object_is_refused() {
+    let good = eip1559().to_string();
+    assert!(Transaction::parse(good.as_bytes()).is_ok());
+    let twice = good.replacen('{', "{\"nonce\":8,", 1);
+    assert_eq!(Transaction::parse(twice.as_bytes()).unwrap_err().field.as_deref(), Some("nonce"));
+    let same_twice = good.replacen('{', "{\"\\u006eonce\":7,", 1);
+    assert_eq!(Transaction::parse(same_twice.as_bytes()).unwrap_err().field.as_deref(), Some("nonce"));
+    for bad in ["", "null", "[]", "\"x\"", "{", &format!("{good} {good}"), &good[1..], "{\"a\":\"\\ud800\"}"] {
+        assert_eq!(Transaction::parse(bad.as_bytes()).unwrap_err().field, None, "{bad}");
+    }
+    assert_eq!(Transaction::parse(b"{\"a\":\"\xff\"}").unwrap_err().field, None);
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(20_000));
+    assert_eq!(Transaction::parse(deep.as_bytes()).unwrap_err().field, None);
+    let long = format!("{good}{}", " ".repeat(MAX_BODY));
+    assert!(Transaction::parse(long.as_bytes()).unwrap_err().problem.contains("longer"));
+}
+
+#[test]
+fn what_is_left_out() {
+    let mut tx = eip1559();
+    tx.as_object_mut().unwrap().remove("value");
+    tx.as_object_mut().unwrap().remove("data");
+    let tx = parse(&tx).unwrap();
+    assert_eq!((tx.value(), tx.data().len()), (U256::ZERO, 0));
+}
+
+/// Any transaction, as JSON: amounts often at the edges of their encodings.
+pub(crate) fn any_transaction() -> impl Strategy<Value = Value> {
+    let bits = |most: u32| {
+        (0..=most, any::<[u8; 32]>()).prop_map(|(bits, bytes)| {
+            let value = U256::from_be_bytes(bytes);
+            if bits == 0 { U256::ZERO } else { value >> (256 - bits as usize) }
+        })
+    };
+    let data =
+        prop_oneof![Just(vec![]), any::<[u8; 1]>().prop_map(Vec::from), prop::collection::vec(any::<u8>(), 0..300)];
+    let to = prop_oneof![4 => any::<[u8; 20]>().prop_map(Some), 1 => Just(None)];
+    let list = prop::collection::vec((any::<[u8; 20]>(), prop::collection::vec(any::<[u8; 32]>(), 0..3)), 0..3);
+    (0..=2, bits(63), bits(64), bits(64), (bits(128), bits(128)), bits(256), to, data, list).prop_map(
+        |(kind, chain, nonce, gas, (fee, tip), value, to, mut data, list)| {
+            let chain = chain.clamp(U256::ONE, U256::from(u64::MAX / 2 - 36));
+            let nonce = nonce.min(U256::from(u64::MAX - 1));
+            if to.is_none() && data.is_empty() {
+                data.push(0);
+            }
+            let mut tx = json!({"chainId": chain.to_string(), "type": kind, "nonce": format!("{nonce:#x}"),
+                                "gas": gas.to_string(), "value": format!("{value:#x}"),
+                                "data": hex::encode_prefixed(&data)});
+            if let Some(to) = to {
+                tx["to"] = json!(Address::from(to).to_checksum(None));
+            }
+            if kind == 2 {
+                tx["maxFeePerGas"] = json!(fee.max(tip).to_string());
+                tx["maxPriorityFeePerGas"] = json!(fee.min(tip).to_string());
+            } else {
+                tx["gasPrice"] = json!(fee.to_string());
+            }
+            if kind > 0 {
+                tx["accessList"] = list
+                    .iter()
+                    .map(|(address, keys)| {
+                        let keys: Vec<_> = keys.iter().map(|key| B256::from(*key).to_string()).collect();
+                        json!({"address": Address::from(*address).to_string(), "storageKeys": keys})
+                    })
+                    .collect();
+            }
+            tx
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn the_encoders_agree(json in any_transaction(), key in 1u8..) {
+        let tx = parse(&json).unwrap();
+        prop_assert!(tx.signing_bytes().is_ok());
+        let signed = sign(&tx, key);
+        prop_assert_eq!(signed.hash, keccak256(&signed.raw));
+        // And a third reads it back.
+        let (read, signature) = ethers_core::types::transaction::eip2718::TypedTransaction::decode_signed(
+            &ethers_core::utils::rlp::Rlp::new(&signed.raw)).unwrap();
+        let from = SigningKey::from_slice(&[key; 32]).unwrap();
+        let public = PublicKey::from_sec1(from.verifying_key().to_encoded_point(false).as_bytes()).unwrap();
+        let signer = signature.recover(ethers_core::types::RecoveryMessage::Hash(read.sighash())).unwrap();
+        prop_assert_eq!(signer.0, public.address().into_array());
+        prop_assert_eq!(read.nonce().unwrap().as_u64(), tx.nonce());
+        prop_assert_eq!(read.gas().unwrap().as_u64(), tx.gas());
+        prop_assert_eq!(read.value().unwrap().to_string(), tx.value().to_string());
+    }
+
+    #[test]
+    fn no_body_panics(body: Vec<u8>, json in any_transaction(), at: prop::sample::Index, with: u8) {
+        let _ = Transaction::parse(&body);
+        let mut text = json.to_string().into_bytes();
+        let at = at.index(text.len());
+        text[at] = with;
+        let _ = Transaction::parse(&text);
+    }
+}
+
+const TYPE_1: &str = "01f8e501098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a764000084deadbeeff872f859941111111111111111111111111111111111111111f842a00000000000000000000000000000000000000000000000000000000000000001a000000000000000000000000000000000000000000000000000000000000000ffd6942222222222222222222222222222222222222222c001a09887ac9c11a9723beeca6152eaafd2abee7cdc2f47f7046cbf5988a15aa011b8a03bdf758ab9ceb68804d2e91186899b4518e42b6ac14cd7137ee37e12a86973fe";
+const TYPE_2: &str = "02f8758189078506fc23ac008506fc23ac00825208943535353535353535353535353535353535353535880de0b6b3a764000080c080a060efbd044001da54151a64dbc3493cd41997576c53cdfb082190e66ffdf3e271a044fed0eddf9112e5c4d36dea1eb6c301a00c7e4b1ee8bc1cabfba72a7ecda8ab";
+const TYPE_2_LIST: &str = "02f8e88189078506fc23ac008506fc23ac00825208943535353535353535353535353535353535353535880de0b6b3a764000080f872f859941111111111111111111111111111111111111111f842a00000000000000000000000000000000000000000000000000000000000000001a000000000000000000000000000000000000000000000000000000000000000ffd6942222222222222222222222222222222222222222c001a0a12829ec5464a909fee21e31ccf263cb06520c6880de315803c60e1048ff7113a00dc07bea42cbf4802b8ccb3d0ab4a082796be711f56db344e37fdd0019e933d6";
+const TYPE_2_CREATION: &str = "02f85e8189808506fc23ac008506fc23ac008252088080856001600055c080a0b694205da5f94b08ce52c6810b033794f76714fd682d78fc3830ce62510fc4c1a065a5123677c1f63ed3af168e6f647b64ead2d7fb263072ce3ba787f93f81717b";
+const TYPE_0_WIDE: &str = "f873098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a764000080871ffffffffffffba0075663026fd8bc6b900955567a2380ddaf77109319e4099bba2ae26b457928e5a07257aa414ac39402c9a994f5941ba52aa56ebf18dd3e96fcf69964be05803baa";

@@ -1,0 +1,51 @@
+//! What the long-running commands share: runtime, log, signals.
+
+use std::io::{self, IsTerminal};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A runtime for everything but requests, which the gateway serves on threads of its own.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// The process' own log goes to standard error: standard output is the access log's. `KEYGATE_LOG` sets the level.
+pub fn log(default: &str) {
+    let filter = EnvFilter::try_from_env("KEYGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let ansi = io::stderr().is_terminal();
+    // A second call, from a test or the demo, changes nothing.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).try_init();
+}
+
+/// SIGTERM and SIGINT: the first asks for an orderly end, the second for an end.
+pub struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// Listens for them from now on.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits for one, and from then on ends the process at the next.
+    pub async fn wait_then_exit_at_the_next(mut self) {
+        self.wait().await;
+        tokio::spawn(async move {
+            self.wait().await;
+            tracing::warn!("stopped before the drain was over");
+            std::process::exit(1);
+        });
+    }
+}
