@@ -198,6 +198,7 @@ mod tests {
     fn line_and_column_count_from_one() {
         assert_eq!(position("a\nbc\n", 0), (1, 1));
         assert_eq!(position("a\nbc\n", 3), (2, 2));
-        assert_eq!(position("ä\nü", 4), (2, 2));
+        assert_eq!(position("ä\nü", 3), (2, 1));
+        assert_eq!(position("äb", 2), (1, 2));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
@@ -33,9 +33,13 @@ pub struct LoadedCertificate {
 /// One line that names the file and what is wrong with it.
 pub fn load_certificate(files: &Certificate, provider: &CryptoProvider) -> Result<LoadedCertificate, String> {
     let at = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let pem = |path: &Path, error: pem::Error| match error {
+        pem::Error::Io(error) => at(path, &error),
+        other => at(path, &other),
+    };
     let chain = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| at(&files.cert, &error))?;
+        .map_err(|error| pem(&files.cert, error))?;
     let Some(leaf) = chain.first() else {
         return Err(at(&files.cert, &"holds no certificate"));
     };
@@ -47,8 +51,8 @@ pub fn load_certificate(files: &Certificate, provider: &CryptoProvider) -> Resul
     };
     let (not_before, not_after) = (moment(parsed.validity().not_before), moment(parsed.validity().not_after));
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => at(&files.key, &"holds no private key"),
-        other => at(&files.key, &other),
+        pem::Error::NoItemsFound => at(&files.key, &"holds no private key"),
+        other => pem(&files.key, other),
     })?;
     let key = provider.key_provider.load_private_key(key).map_err(|error| at(&files.key, &error))?;
     let certified = CertifiedKey::new(chain, key);

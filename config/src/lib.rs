@@ -11,6 +11,7 @@
 pub mod diagnostics;
 pub mod files;
 pub mod model;
+mod overlap;
 mod place;
 mod signer;
 pub mod units;
@@ -49,15 +50,49 @@ pub struct Source {
 /// # Errors
 /// Everything found wrong, in the order of the file. A syntax error hides what is behind it.
 pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    parse(read(path)?)
+}
+
+/// Reads only where the gateway is administered, so that it can be asked what is wrong with the rest of its file.
+///
+/// # Errors
+/// When even that cannot be made out.
+pub fn load_admin(path: &Path) -> Result<Admin, Diagnostics> {
+    #[derive(serde::Deserialize)]
+    struct OnlyAdmin {
+        #[serde(default)]
+        admin: Admin,
+    }
+    let source = read(path)?;
+    match toml::from_str::<OnlyAdmin>(&source.text) {
+        Ok(OnlyAdmin { mut admin }) => {
+            admin.resolve_paths(&folder(path));
+            Ok(admin)
+        }
+        Err(error) => Err(Diagnostics::new(source, vec![syntax(&error)])),
+    }
+}
+
+fn read(path: &Path) -> Result<Source, Diagnostics> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Source { path: path.to_owned(), text }),
         Err(error) => {
             let source = Source { path: path.to_owned(), text: String::new() };
             let what = Diagnostic::error(format!("cannot read {}: {error}", path.display()));
-            return Err(Diagnostics::new(source, vec![what]));
+            Err(Diagnostics::new(source, vec![what]))
         }
-    };
-    parse(Source { path: path.to_owned(), text })
+    }
+}
+
+fn syntax(error: &toml::de::Error) -> Diagnostic {
+    let mut what = Diagnostic::error(error.message().to_owned());
+    what.span = error.span();
+    what
+}
+
+/// What a file's relative paths are relative to.
+fn folder(path: &Path) -> PathBuf {
+    std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default()
 }
 
 /// Validates the text of a configuration file. `source.path` is what relative paths are relative to.
@@ -67,17 +102,9 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
 pub fn parse(source: Source) -> Result<Loaded, Diagnostics> {
     let mut config: Config = match toml::from_str(&source.text) {
         Ok(config) => config,
-        Err(error) => {
-            let mut what = Diagnostic::error(error.message().to_owned());
-            what.span = error.span();
-            return Err(Diagnostics::new(source, vec![what]));
-        }
+        Err(error) => return Err(Diagnostics::new(source, vec![syntax(&error)])),
     };
-    let base = match std::path::absolute(&source.path) {
-        Ok(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
-        Err(_) => PathBuf::new(),
-    };
-    config.resolve_paths(&base);
+    config.resolve_paths(&folder(&source.path));
     let found = validate::validate(&config);
     if found.iter().any(|d| d.severity == Severity::Error) {
         return Err(Diagnostics::new(source, found));

@@ -599,6 +599,15 @@ pub enum PathPattern {
     Regex(String),
 }
 
+/// "/api/" and "/api" are the same prefix.
+fn segments(path: &str) -> &str {
+    match path.trim_end_matches('/') {
+        "" if !path.is_empty() => "/",
+        trimmed if path.starts_with('/') => trimmed,
+        _ => path,
+    }
+}
+
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -630,7 +639,7 @@ impl<'de> Deserialize<'de> for PathPattern {
                 f.write_str("a path prefix, { exact = \"/path\" } or { regex = \"^/...\" }")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<PathPattern, E> {
-                Ok(PathPattern::Prefix(text.to_owned()))
+                Ok(PathPattern::Prefix(segments(text).to_owned()))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PathPattern, A::Error> {
                 let pattern = match map.next_key::<String>()?.as_deref() {
@@ -664,15 +673,23 @@ impl JsonSchema for PathPattern {
     }
 }
 
+impl Admin {
+    pub(crate) fn resolve_paths(&mut self, base: &Path) {
+        if let Address::Unix(path) = &mut self.listen.value {
+            *path = base.join(&*path);
+        }
+        if let Some(path) = &mut self.token_file {
+            *path = base.join(&*path);
+        }
+    }
+}
+
 impl Config {
     /// Makes every path absolute, against the file's own folder.
     pub(crate) fn resolve_paths(&mut self, base: &Path) {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
         resolve(&mut self.process.state_dir);
-        if let Address::Unix(path) = &mut self.admin.listen.value {
-            resolve(path);
-        }
-        self.admin.token_file.as_mut().map(resolve);
+        self.admin.resolve_paths(base);
         if !matches!(self.access_log.path.as_str(), "stdout" | "off") {
             self.access_log.path = base.join(&self.access_log.path).to_string_lossy().into_owned();
         }

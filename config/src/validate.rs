@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Address, Config, HostPattern, PathPattern, SameSite, SecurityHeaders, is_header_name};
+use crate::overlap::{Pattern, witness};
 use crate::place::At;
 use crate::signer::Signer;
 use crate::{Diagnostic, Route};
 
 /// A route's weights are a table of this many places at most: shares to a hundredth of a percent.
 pub const MAX_WEIGHT: u32 = 10_000;
+
+/// Regular expressions of one host that are compared with one another.
+const MOST_COMPARED: usize = 64;
 
 /// Headers that frame or route a message: no policy may set or remove them.
 const FRAMING_HEADERS: [&str; 7] =
@@ -169,6 +173,7 @@ fn routes(config: &Config, found: &mut Vec<Diagnostic>) {
         }
         backends(config, route, found);
     }
+    regexes(config, found);
     let used: BTreeSet<&str> =
         config.routes.iter().flat_map(|r| &r.backends).map(|b| b.upstream.value.as_str()).collect();
     for (name, upstream) in config.upstreams.iter().filter(|(name, _)| !used.contains(name.as_str())) {
@@ -176,6 +181,30 @@ fn routes(config: &Config, found: &mut Vec<Diagnostic>) {
     }
     if config.routes.is_empty() && config.listeners.values().any(|l| l.redirect.is_none()) {
         found.push(Diagnostic::warning("there are no routes: every request will be answered 404"));
+    }
+}
+
+/// Two regular expressions of one host that are found in the same path: which route is it?
+fn regexes(config: &Config, found: &mut Vec<Diagnostic>) {
+    let mut by_host: BTreeMap<Option<&HostPattern>, Vec<(&Route, Pattern)>> = BTreeMap::new();
+    for route in &config.routes {
+        let PathPattern::Regex(regex) = &route.path.value else { continue };
+        let hosts = route.hosts.iter().map(|host| Some(&host.value));
+        for host in hosts.chain(route.hosts.is_empty().then_some(None)) {
+            let Some(pattern) = Pattern::new(regex) else { continue };
+            let others = by_host.entry(host).or_default();
+            for (other, theirs) in others.iter().take(MOST_COMPARED).filter(|(other, _)| other.path != route.path) {
+                if let Some(path) = witness(theirs, &pattern) {
+                    found.push(
+                        Diagnostic::error(format!("route {:?} is ambiguous", route.name.value))
+                            .at(&route.path.span)
+                            .label(format!("{path:?} is also matched by route {:?}", other.name.value))
+                            .help("narrow one of the two regular expressions"),
+                    );
+                }
+            }
+            others.push((route, pattern));
+        }
     }
 }
 

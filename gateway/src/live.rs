@@ -107,8 +107,10 @@ impl Snapshot {
         self.listeners.get(&connection.listener).unwrap_or(&connection.policy).clone()
     }
 
-    /// This snapshot with other weights for one route.
-    pub(crate) fn with_weights(&self, name: &str, weights: &[u32], version: String) -> Option<Self> {
+    /// This snapshot with other weights for one route, in the order of its backends. `None` when there is no such route,
+    /// or all weights are zero.
+    #[must_use]
+    pub fn with_weights(&self, name: &str, weights: &[u32], version: String) -> Option<Self> {
         let place = self.routes.iter().position(|route| route.name == name)?;
         let mut route = Route::clone(&self.routes[place]);
         for (backend, weight) in route.backends.iter_mut().zip(weights) {

@@ -63,7 +63,11 @@ impl Target {
         let (address, token_file) = match &self.admin {
             Some(address) => (address.clone(), self.token_file.clone()),
             None => {
-                let admin = output::load(&self.config)?.config.admin;
+                // The rest of the file may be broken: that is when one wants to ask.
+                let admin = keygate_config::load_admin(&self.config).map_err(|found| {
+                    output::diagnostics(&found);
+                    Failed(Some("the file does not say where the gateway is: name it with --admin".into()))
+                })?;
                 (admin.listen.value, admin.token_file)
             }
         };

@@ -135,6 +135,7 @@ backends = [{{ upstream = "blue", weight = 90 }}, {{ upstream = "green", weight 
 
 [[routes]]
 name = "limited"
+hosts = ["localhost", "api.localhost", "127.0.0.1"]
 path = "/limited"
 rate_limits = ["per-client"]
 backends = [{{ upstream = "blue" }}]

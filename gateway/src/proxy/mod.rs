@@ -203,7 +203,7 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
@@ -217,7 +217,6 @@ impl ProxyHttp for Edge {
                 response.remove_header(name);
             }
         }
-        let _ = session;
         exchange.edit(response)
     }
 
