@@ -266,7 +266,9 @@ mod tests {
                 match (test.result, assemble(&test.sig, &digest, &key)) {
                     (TestResult::Valid, Ok(_)) => good += 1,
                     // Valid for ECDSA, and not for Ethereum: x(R) is n or more.
-                    (TestResult::Valid, Err(SignatureError::Mismatch)) if test.comment.contains("r too large") => {}
+                    (TestResult::Valid, Err(SignatureError::Mismatch))
+                        if test.comment == "k*G has a large x-coordinate"
+                            || test.comment.starts_with("r = 2, x = n + 2") => {}
                     (TestResult::Invalid | TestResult::Acceptable, Err(_)) => bad += 1,
                     (expected, got) => panic!("{}: {}: {expected:?}, got {got:?}", test.tc_id, test.comment),
                 }

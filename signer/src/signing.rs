@@ -106,8 +106,9 @@ impl Signing {
             daily_limit: policy.daily_value,
             now: SystemTime::now(),
         });
-        let reservation = match self.timed("begin", begin).await? {
-            Begun::Fresh(reservation) | Begun::Pending(reservation) => reservation,
+        let (reservation, fresh) = match self.timed("begin", begin).await? {
+            Begun::Fresh(reservation) => (reservation, true),
+            Begun::Pending(reservation) => (reservation, false),
             Begun::Signed(signed) => return Ok(answer(signed, true)),
             Begun::Conflict => return Err(Refusal::Conflict),
             Begun::Denied(denied) => return Err(self.denied(denied)),
@@ -116,7 +117,13 @@ impl Signing {
 
         let signature = match self.sign(key, &keccak256(&bytes)).await {
             Ok(signature) => signature,
-            Err(error) => return Err(self.not_signed(reservation, error).await),
+            Err(error) => {
+                // An earlier attempt under the same reservation may have had an outcome that is not known.
+                if fresh && error.nothing_signed() {
+                    self.release(reservation).await;
+                }
+                return Err(Refusal::Key(error));
+            }
         };
         let signed = tx.clone().into_signed(&signature)?;
         let mut rsv = [0; 65];
@@ -127,6 +134,7 @@ impl Signing {
         let stored = self.timed("store", self.ledger.store(reservation, signed, SystemTime::now())).await?;
         Ok(answer(stored, false))
     }
+
     async fn sign(&self, key: &Key, digest: &[u8; 32]) -> Result<Signature, KeyError> {
         let start = Instant::now();
         let signature = key.sign(digest).await;
@@ -137,15 +145,11 @@ impl Signing {
         signature
     }
 
-    /// The key did not sign: the reservation goes if that is certain, and stays if it is not.
-    async fn not_signed(&self, reservation: Reservation, error: KeyError) -> Refusal {
-        if error.nothing_signed()
-            && let Err(failed) = self.timed("release", self.ledger.release(reservation)).await
-        {
+    async fn release(&self, reservation: Reservation) {
+        if let Err(error) = self.timed("release", self.ledger.release(reservation)).await {
             // It stays reserved, which is safe: a retry finds it.
-            tracing::warn!(error = %failed, "a reservation could not be released");
+            tracing::warn!(%error, "a reservation could not be released");
         }
-        Refusal::Key(error)
     }
 
     fn denied(&self, denied: Denied) -> Refusal {

@@ -81,9 +81,15 @@ impl Signer {
     /// # Errors
     /// [`StartError`]: nothing is served if anything is not as the file says.
     pub async fn start(config: &keygate_config::Signer) -> Result<Self, StartError> {
+        Self::with_keys(config, keys(config).await?)
+    }
+
+    pub(crate) fn with_keys(
+        config: &keygate_config::Signer,
+        keys: BTreeMap<String, Arc<Key>>,
+    ) -> Result<Self, StartError> {
         let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
         let metrics = Metrics::new()?;
-        let keys = keys(config).await?;
         let LedgerConfig::Sqlite(path) = &config.ledger.value;
         let (ledger, running) = Ledger::open(path)?;
         let listeners = config.listen.as_slice().iter().map(|address| match &address.value {

@@ -4,14 +4,17 @@
 //! SDK (standard mode: throttling, timeouts and failures of the service or the network) until the configured deadline.
 //! Errors are named here, and carry KMS's codes, never the SDK's own dumps: those may quote a request.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::operation::get_public_key::GetPublicKeyOutput;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType, MessageType, SigningAlgorithmSpec};
 
@@ -37,10 +40,17 @@ impl Kms {
     /// # Errors
     /// [`LoadError`].
     pub async fn load(config: &keygate_config::Kms) -> Result<(Self, PublicKey), LoadError> {
+        Self::load_with(aws_config::defaults(BehaviorVersion::latest()), config).await
+    }
+
+    pub(super) async fn load_with(
+        loader: ConfigLoader,
+        config: &keygate_config::Kms,
+    ) -> Result<(Self, PublicKey), LoadError> {
         let timeout = config.timeout.0;
         // An attempt that hangs leaves time for others.
         let attempt = timeout / 4;
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        let mut loader = loader
             .retry_config(
                 RetryConfig::standard()
                     .with_max_attempts(ATTEMPTS)
@@ -66,9 +76,9 @@ impl Kms {
         };
         let (client, answer) = within(timeout, load).await?;
         let wrong = |found: &str, wanted| LoadError::WrongKind { found: format!("a key of {found}"), wanted };
-        match answer.key_spec() {
-            Some(KeySpec::EccSecgP256K1) => {}
-            other => return Err(wrong(other.map_or("no spec", KeySpec::as_str), "ECC_SECG_P256K1")),
+        match spec(&answer) {
+            Some(spec) if spec == KeySpec::EccSecgP256K1.as_str() => {}
+            other => return Err(wrong(other.unwrap_or("no spec"), "ECC_SECG_P256K1")),
         }
         match answer.key_usage() {
             Some(KeyUsageType::SignVerify) => {}
@@ -103,6 +113,13 @@ impl fmt::Debug for Kms {
     }
 }
 
+/// The key's spec: under its name of today, or under the old one that KMS answers as well, and emulators alone.
+fn spec(answer: &GetPublicKeyOutput) -> Option<&str> {
+    #[expect(deprecated, reason = "it is the old name")]
+    let old = answer.customer_master_key_spec().map(|spec| spec.as_str());
+    answer.key_spec().map(KeySpec::as_str).or(old)
+}
+
 /// The deadline of everything: attempts, pauses, credentials.
 async fn within<T>(timeout: Duration, work: impl Future<Output = Result<T, KeyError>>) -> Result<T, KeyError> {
     tokio::time::timeout(timeout, work).await.unwrap_or(Err(KeyError::TimedOut(timeout)))
@@ -115,16 +132,22 @@ fn region(key_id: &str) -> Option<&str> {
     parts.next().filter(|region| arn && !region.is_empty())
 }
 
-fn named<E: ProvideErrorMetadata>(error: &SdkError<E>, timeout: Duration) -> KeyError {
+fn named<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>, timeout: Duration) -> KeyError {
     match error {
         SdkError::TimeoutError(_) => KeyError::TimedOut(timeout),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => KeyError::TimedOut(timeout),
         SdkError::DispatchFailure(failure) if failure.is_io() => KeyError::Unreachable("the connection failed"),
         SdkError::ServiceError(answer) => by_code(answer.err().code(), answer.raw().status().as_u16(), timeout),
         SdkError::ResponseError(answer) => by_code(None, answer.raw().status().as_u16(), timeout),
-        // Before anything is sent, the SDK fetches credentials and signs with them.
-        _ => KeyError::AccessDenied("no request could be made: are there credentials and a region?".into()),
+        SdkError::ConstructionFailure(_) => KeyError::Other("no request could be made".to_owned()),
+        _ if without_credentials(error) => KeyError::AccessDenied("there are no credentials".to_owned()),
+        _ => KeyError::Other("the request failed before there was an answer: is a region configured?".to_owned()),
     }
+}
+
+/// Whether it failed before anything was sent, for want of credentials.
+fn without_credentials(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<CredentialsError>())
 }
 
 /// KMS's common errors and those of `Sign` and `GetPublicKey`, by their codes.

@@ -2,6 +2,8 @@
 //!
 //! Whatever a key answers is checked against its public key before anyone else sees it.
 
+#[cfg(test)]
+pub(crate) mod fake_kms;
 pub mod kms;
 pub mod local;
 mod public;

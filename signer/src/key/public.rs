@@ -6,7 +6,7 @@ use k256::elliptic_curve::sec1::ToEncodedPoint;
 
 /// What comes before the 65 bytes of an uncompressed point in the DER of a secp256k1 SubjectPublicKeyInfo
 /// (RFC 5480): SEQUENCE { SEQUENCE { id-ecPublicKey, secp256k1 }, BIT STRING with no unused bits }.
-const SPKI_PREFIX: [u8; 23] = [
+pub(super) const SPKI_PREFIX: [u8; 23] = [
     0x30, 0x56, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00,
     0x0a, 0x03, 0x42, 0x00,
 ];

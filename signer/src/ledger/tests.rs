@@ -71,11 +71,11 @@ async fn the_first_signed_bytes_are_kept_for_ever() {
     let record = open.ledger.lookup(request("a", 1).id).await.unwrap().unwrap();
     let expected = Record { digest: [1; 32], chain_id: 137, nonce: u64::MAX - 1, signed: Some(signed(7)) };
     assert_eq!(record, expected);
-    open.close();
-    for file in ["ledger.db"] {
+    for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
         let mode = std::fs::metadata(path.with_file_name(file)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(mode & 0o777, 0o600, "{file}");
     }
+    open.close();
 }
 
 #[tokio::test]

@@ -301,7 +301,7 @@ pub(crate) fn any_transaction() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn the_encoders_agree(json in any_transaction(), key in 1u8..) {
+    fn the_encoders_agree(json in any_transaction(), key in 1u8..255) {
         let tx = parse(&json).unwrap();
         prop_assert!(tx.signing_bytes().is_ok());
         let signed = sign(&tx, key);

@@ -1,0 +1,105 @@
+//! A KMS and a ledger that fail: nothing is lost, nothing is paid twice.
+
+use super::*;
+
+#[tokio::test]
+async fn a_key_that_refuses_frees_the_name_and_the_allowance() {
+    let (running, kms) = with_kms(Duration::from_secs(20)).await;
+    kms.plan([Turn::Error("AccessDeniedException")]);
+    is_problem(&running.sign("a", &tx(1000)).await, 502, "key-access-denied");
+    kms.plan(vec![Turn::Error("ThrottlingException"); 6]);
+    let reply = running.sign("a", &tx(999)).await;
+    is_problem(&reply, 503, "key-throttled");
+    assert_eq!(reply.headers["retry-after"], "1");
+    kms.plan([Turn::Error("DisabledException")]);
+    is_problem(&running.sign("a", &tx(998)).await, 502, "key-unusable");
+    is_problem(&running.get("/v1/keys/hot/transactions/a").await, 404, "not-found");
+    assert_eq!(running.sign("b", &tx(1000)).await.status, 200);
+    assert_eq!(running.sign("c", &tx(1000)).await.status, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_keeps_its_reservation() {
+    let (running, kms) = with_kms(Duration::from_millis(500)).await;
+    kms.plan(vec![Turn::Slowly(Duration::from_secs(60)); 9]);
+    is_problem(&running.sign("a", &tx(1000)).await, 504, "key-timed-out");
+    kms.turns.lock().unwrap().clear();
+    kms.plan([Turn::OtherKey]);
+    is_problem(&running.sign("b", &tx(1000)).await, 502, "key-bad-answer");
+    let pending = running.get("/v1/keys/hot/transactions/a").await.body;
+    assert_eq!(
+        (&pending["state"], &pending["nonce"], &pending["chainId"]),
+        (&json!("pending"), &json!(7), &json!(137))
+    );
+    is_problem(&running.sign("a", &tx(999)).await, 409, "idempotency-conflict");
+    assert_eq!(running.sign("c", &tx(1)).await.body["rule"], "daily_value", "both still count");
+
+    // A later refusal does not make the earlier outcome known.
+    kms.plan([Turn::Error("AccessDeniedException")]);
+    is_problem(&running.sign("a", &tx(1000)).await, 502, "key-access-denied");
+    is_problem(&running.sign("a", &tx(999)).await, 409, "idempotency-conflict");
+
+    // A restart in between changes nothing; a retry signs the same transaction.
+    let dir = running.stop().await;
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let signer = Signer::with_keys(&config(dir.path(), LOCAL), [("hot".to_owned(), key)].into()).unwrap();
+    let running = serve(dir, signer);
+    for name in ["a", "b"] {
+        assert_eq!(running.sign(name, &tx(1000)).await.status, 200);
+    }
+    assert_eq!(running.sign("c", &tx(1)).await.body["rule"], "daily_value");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_at_once_one_signs() {
+    let (running, kms) = with_kms(Duration::from_secs(20)).await;
+    kms.plan([Turn::Slowly(Duration::from_millis(200))]);
+    let requests: Vec<_> = (0..20).map(|_| tokio::spawn(running.sign("a", &tx(1000)))).collect();
+    let mut bodies = Vec::new();
+    for request in requests {
+        let reply = request.await.unwrap();
+        assert_eq!(reply.status, 200);
+        bodies.push(reply.body);
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
+    assert_eq!(kms.signs(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_and_a_shutdown_stop_nothing() {
+    let (running, kms) = with_kms(Duration::from_secs(20)).await;
+    kms.plan(vec![Turn::Slowly(Duration::from_millis(300)); 2]);
+    let gone = tokio::time::timeout(Duration::from_millis(100), running.sign("gone", &tx(1))).await;
+    assert!(gone.is_err());
+    let waits = tokio::spawn(running.sign("waits", &tx(1)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let dir = running.stop().await;
+    assert_eq!(waits.await.unwrap().status, 200);
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let signer = Signer::with_keys(&config(dir.path(), LOCAL), [("hot".to_owned(), key)].into()).unwrap();
+    let running = serve(dir, signer);
+    assert_eq!(running.get("/v1/keys/hot/transactions/gone").await.body["state"], "signed");
+    assert_eq!(kms.signs(), 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_fails_gives_nothing_out() {
+    let (running, kms) = with_kms(Duration::from_secs(20)).await;
+    let first = running.sign("before", &tx(1)).await;
+    kms.plan([Turn::Slowly(Duration::from_millis(300))]);
+    let waits = tokio::spawn(running.sign("during", &tx(1)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let other = rusqlite::Connection::open(running.dir.path().join("run/ledger.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let reply = waits.await.unwrap();
+    is_problem(&reply, 503, "ledger-unavailable");
+    assert!(reply.headers.contains_key("retry-after") && reply.body.get("raw").is_none());
+    assert_eq!(running.sign("before", &tx(1)).await.body, first.body, "what is stored can still be read");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(running.sign("during", &tx(1)).await.status, 200);
+    running.stop().await;
+}
