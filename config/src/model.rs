@@ -567,10 +567,11 @@ impl<'de> Deserialize<'de> for HostPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let lower = text.to_ascii_lowercase();
-        let ip = |name: &str| name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        let lower = lower.trim_matches(['[', ']']);
+        let ip = |name: &str| name.parse::<std::net::IpAddr>().is_ok();
         match lower.strip_prefix("*.") {
             Some(name) if is_hostname(name) => Ok(Self::Wildcard(name.to_owned())),
-            None if is_hostname(&lower) || ip(&lower) => Ok(Self::Exact(lower)),
+            None if is_hostname(lower) || ip(lower) => Ok(Self::Exact(lower.to_owned())),
             _ => Err(de::Error::custom(format!("expected a host name or \"*.NAME\" without a port, found {text:?}"))),
         }
     }

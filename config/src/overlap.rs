@@ -44,12 +44,15 @@ impl Pattern {
     }
 }
 
+/// Where both are.
+type Pair = (Place, Place);
+
 /// The shortest path that both are found in, if there is one that can be found in reasonable time.
 pub(crate) fn witness(a: &Pattern, b: &Pattern) -> Option<String> {
-    let begin: (Place, Place) = (Some(a.start()?), Some(b.start()?));
+    let begin: Pair = (Some(a.start()?), Some(b.start()?));
     // A path begins with a slash, and holds what RFC 3986 lets it hold.
     let slash = (a.step(begin.0, b'/'), b.step(begin.1, b'/'));
-    let mut came_from: HashMap<(Place, Place), Option<((Place, Place), u8)>> = HashMap::from([(slash, None)]);
+    let mut came_from: HashMap<Pair, Option<(Pair, u8)>> = HashMap::from([(slash, None)]);
     let mut queue = VecDeque::from([slash]);
     while let Some(pair) = queue.pop_front() {
         if a.ends(pair.0) && b.ends(pair.1) {

@@ -257,10 +257,14 @@ impl Signer {
         let Ledger::Sqlite(path) = &mut self.ledger.value;
         resolve(path);
         for key in self.keys.values_mut() {
-            key.value.local.as_mut().map(|local| resolve(&mut local.path));
+            if let Some(local) = &mut key.value.local {
+                resolve(&mut local.path);
+            }
         }
         for caller in self.callers.values_mut() {
-            caller.value.token_file.as_mut().map(resolve);
+            if let Some(path) = &mut caller.value.token_file {
+                resolve(path);
+            }
         }
     }
 }

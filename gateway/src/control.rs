@@ -160,9 +160,10 @@ impl Control {
     }
 
     fn start(&self, change: &mut Changing, listening: Arc<Listening>) {
-        let slots = change.slots.entry(listening.listener.clone()).or_default();
+        let slots = change.slots.entry(listening.listener.to_string()).or_default();
         for (handle, worker) in &self.workers {
-            handle.spawn(accept(worker.clone(), listening.clone(), slots.clone()));
+            let accepting = accept(worker.clone(), listening.clone(), slots.clone());
+            worker.connections.spawn_on(accepting, handle);
         }
         change.listening.push(listening);
     }
@@ -174,7 +175,7 @@ impl Control {
 
     /// Where clients can connect: listener and address.
     pub async fn addresses(&self) -> Vec<(String, std::net::SocketAddr)> {
-        self.change.lock().await.listening.iter().map(|l| (l.listener.clone(), l.address)).collect()
+        self.change.lock().await.listening.iter().map(|l| (l.listener.to_string(), l.address)).collect()
     }
 
     /// The last reload, if there was one.
@@ -329,7 +330,7 @@ fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, So
     for (name, listener) in &config.listeners {
         for At { value: address, .. } in &listener.bind {
             let unused = |l: &&Arc<Listening>| l.configured == *address && !kept.iter().any(|k| Arc::ptr_eq(k, l));
-            match current.iter().find(|l| l.listener == *name && unused(l)) {
+            match current.iter().find(|l| *l.listener == **name && unused(l)) {
                 Some(same) => kept.push(same.clone()),
                 None => {
                     let bound = match current.iter().find(|l| l.configured == *address && address.port() != 0) {

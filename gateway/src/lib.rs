@@ -116,7 +116,7 @@ impl Gateway {
         tasks.spawn(admin::serve(self.admin, self.control.clone(), self.drain.subscribe()));
         shutdown.await;
         let patience = self.control.live.snapshot().loaded.config.process.drain_timeout.0;
-        tracing::info!(connections = self.connections.len(), ?patience, "draining");
+        tracing::info!(?patience, "draining");
         let _ = self.drain.send(true);
         self.control.stop_listening().await;
         self.connections.close();

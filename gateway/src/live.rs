@@ -104,7 +104,7 @@ impl Snapshot {
     /// with.
     #[must_use]
     pub fn listener(&self, connection: &Connection) -> Arc<ListenerPolicy> {
-        self.listeners.get(&connection.listener).unwrap_or(&connection.policy).clone()
+        self.listeners.get(&*connection.listener).unwrap_or(&connection.policy).clone()
     }
 
     /// This snapshot with other weights for one route, in the order of its backends. `None` when there is no such route,

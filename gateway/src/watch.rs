@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::control::Control;
 
 /// Editors and deployments write in several steps: a change is looked at when there has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(200);
+/// And after so long in any case.
+const LATEST: Duration = Duration::from_secs(1);
 
 /// Reloads when the files' contents change, until the task is dropped.
 ///
@@ -35,6 +38,11 @@ pub(crate) async fn watch(control: Arc<Control>) {
     };
     let mut watched = BTreeSet::new();
     let mut seen = fingerprint(&files(&control));
+    let text = control.live.snapshot().loaded.source.text.clone();
+    if std::fs::read_to_string(&control.path).is_ok_and(|now| now != text) {
+        // Changed between the start and now.
+        let _ = control.reload().await;
+    }
     loop {
         let folders: BTreeSet<PathBuf> =
             files(&control).iter().filter_map(|f| f.parent()).map(Path::to_owned).collect();
@@ -50,7 +58,9 @@ pub(crate) async fn watch(control: Arc<Control>) {
         if changes.recv().await.is_none() {
             return;
         }
-        while tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {}
+        // A log in the same folder is never quiet.
+        let latest = Instant::now() + LATEST;
+        while Instant::now() < latest && tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {}
         let now = fingerprint(&files(&control));
         if now != seen {
             seen = now;

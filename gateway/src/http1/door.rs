@@ -33,6 +33,8 @@ const READ_AHEAD: usize = 16 << 10;
 /// see the answer before the connection is reset.
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+/// While draining, a connection without a request so far is given so long for its first.
+const FIRST_HEAD_IN_DRAIN: Duration = Duration::from_millis(500);
 /// RFC 9113, 3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -42,6 +44,8 @@ pub struct Door {
     read: BytesMut,
     body: Body,
     trailers: usize,
+    /// Whether a request has come by this connection.
+    used: bool,
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
 }
@@ -73,6 +77,7 @@ impl Door {
             read: BytesMut::new(),
             body: Body::new(Framing::Length(0)),
             trailers: 0,
+            used: false,
             connection,
             digest: Arc::new(digest),
         }
@@ -100,10 +105,18 @@ impl Door {
         }
         self.trailers = 0;
         if self.read.is_empty() {
+            let used = self.used;
+            let draining = async {
+                let _ = drain.wait_for(|draining| *draining).await;
+                // A client that has just connected is about to ask.
+                if !used {
+                    tokio::time::sleep(FIRST_HEAD_IN_DRAIN).await;
+                }
+            };
             let read = tokio::select! {
                 biased;
                 read = timeout(idle, self.fill()) => read,
-                _ = drain.wait_for(|draining| *draining) => return Err(NoHead::Closed),
+                () = draining => return Err(NoHead::Closed),
             };
             if !matches!(read, Ok(Ok(1..))) {
                 return Err(NoHead::Closed);
@@ -120,6 +133,7 @@ impl Door {
             match head::parse(&self.read, limits) {
                 Ok(Some(head)) => {
                     self.body = Body::new(head.framing);
+                    self.used = true;
                     return Ok(head);
                 }
                 Ok(None) => {}

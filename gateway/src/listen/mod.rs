@@ -32,7 +32,7 @@ pub type ClientStream = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStr
 #[derive(Debug)]
 pub struct Connection {
     /// The listener's name.
-    pub listener: String,
+    pub listener: Arc<str>,
     /// The other end.
     pub peer: SocketAddr,
     /// The TLS version ("TLSv1.3"), when there is TLS.
@@ -52,7 +52,7 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct Listening {
     /// The listener's name.
-    pub listener: String,
+    pub listener: Arc<str>,
     /// Where, with the port that port 0 became.
     pub address: SocketAddr,
     /// Where, as the file says.
@@ -80,7 +80,7 @@ impl Listening {
         };
         let socket = bind().map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
         let stop = CancellationToken::new();
-        Ok(Self { listener: listener.to_owned(), address: socket.local_addr()?, configured: address, socket, stop })
+        Ok(Self { listener: listener.into(), address: socket.local_addr()?, configured: address, socket, stop })
     }
 
     /// The same socket under another listener's name.
@@ -91,7 +91,7 @@ impl Listening {
         let socket = self.socket.try_clone()?;
         let stop = CancellationToken::new();
         let (address, configured) = (self.address, self.configured);
-        Ok(Self { listener: listener.to_owned(), address, configured, socket, stop })
+        Ok(Self { listener: listener.into(), address, configured, socket, stop })
     }
 
     /// Ends the accept loops; connections go on.
@@ -158,24 +158,25 @@ pub async fn accept(worker: Worker, listening: Arc<Listening>, slots: Arc<Slots>
     };
     let next = async || {
         let limit =
-            || worker.live.snapshot().listeners.get(&listening.listener).map_or(u32::MAX, |l| l.limits.connections);
+            || worker.live.snapshot().listeners.get(&*listening.listener).map_or(u32::MAX, |l| l.limits.connections);
         let slot = slots.take(limit).await;
         (slot, socket.accept().await)
+    };
+    let spawn = |stream: TcpStream, peer: SocketAddr, slot: Slot| {
+        let (serving, listener) = (worker.clone(), listening.listener.clone());
+        worker.connections.spawn(async move {
+            serving.serve(stream, peer, &listener).await;
+            drop(slot);
+        });
     };
     loop {
         let (slot, accepted) = tokio::select! {
             biased;
-            () = listening.stop.cancelled() => return,
+            () = listening.stop.cancelled() => break,
             next = next() => next,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (serving, listening) = (worker.clone(), listening.clone());
-                worker.connections.spawn(async move {
-                    serving.serve(stream, peer, &listening.listener).await;
-                    drop(slot);
-                });
-            }
+            Ok((stream, peer)) => spawn(stream, peer, slot),
             Err(error) => {
                 // Out of file descriptors or memory: others end, and then there is room.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
@@ -186,11 +187,16 @@ pub async fn accept(worker: Worker, listening: Arc<Listening>, slots: Arc<Slots>
             }
         }
     }
+    // What the kernel has accepted already would be reset with the socket: it is served.
+    while let Ok(Ok((stream, peer))) = timeout(Duration::ZERO, socket.accept()).await {
+        slots.open.fetch_add(1, Ordering::AcqRel);
+        spawn(stream, peer, Slot(slots.clone()));
+    }
 }
 
 impl Worker {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, listener: &str) {
-        let Some(policy) = self.live.snapshot().listeners.get(listener).cloned() else {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, listener: &Arc<str>) {
+        let Some(policy) = self.live.snapshot().listeners.get(&**listener).cloned() else {
             return;
         };
         let metrics = self.live.metrics.clone();
@@ -233,7 +239,7 @@ impl Worker {
             }
         };
         let connection = Arc::new(Connection {
-            listener: listener.to_owned(),
+            listener: listener.clone(),
             peer,
             tls,
             h2,

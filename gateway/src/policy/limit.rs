@@ -128,8 +128,11 @@ fn network(client: IpAddr) -> u128 {
 /// way with the earliest time, which is the client whose quota has recovered furthest; under a flood of keys memory
 /// stays as it is, and heavy users stay known longest. Keys are 64-bit hashes under a random seed.
 struct Table {
-    sets: Box<[Mutex<[(u64, u64); WAYS]>]>,
+    sets: Box<[Mutex<Set>]>,
 }
+
+/// Keys and their times of arrival.
+type Set = [(u64, u64); WAYS];
 
 const WAYS: usize = 8;
 
@@ -236,7 +239,7 @@ mod tests {
     #[test]
     fn clients_are_apart_and_ipv6_counts_by_its_64() {
         let (limit, _) = limit("rate = \"1/m\"");
-        let mut check = |ip| limit.check(client(ip), None, "r").allowed;
+        let check = |ip| limit.check(client(ip), None, "r").allowed;
         assert!(check("10.0.0.1"));
         assert!(!check("10.0.0.1"));
         assert!(check("10.0.0.2"));

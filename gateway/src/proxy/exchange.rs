@@ -128,7 +128,8 @@ impl Exchange {
         if self.host.is_empty() || !target.starts_with(b"/") {
             return None;
         }
-        HeaderValue::from_bytes(&[b"https://", self.host.as_bytes(), target].concat()).ok()
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        HeaderValue::from_bytes(&[b"https://", host.as_bytes(), target].concat()).ok()
     }
 
     fn header_policy(&self) -> Option<&Arc<HeaderPolicy>> {
@@ -220,7 +221,7 @@ fn connection(session: &Session) -> Option<Arc<Connection>> {
     digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
 }
 
-/// The host asked for, in lower case, without port and without a root's dot.
+/// The host asked for, in lower case, without port, brackets, and a root's dot.
 fn host(request: &RequestHeader) -> String {
     let of_uri = || request.uri.authority().map(http::uri::Authority::as_str);
     let host = request.headers.get(header::HOST).and_then(|value| value.to_str().ok()).or_else(of_uri);
@@ -229,7 +230,7 @@ fn host(request: &RequestHeader) -> String {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,
     };
-    host.trim_end_matches('.').to_ascii_lowercase()
+    host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn protocol(version: http::Version) -> &'static str {

@@ -35,6 +35,8 @@ pub struct Edge {
 
 /// Attempts at an upstream's servers, in all.
 const MAX_ATTEMPTS: usize = 5;
+/// What is left of a request's body after its answer may take so long to come; then the connection ends.
+const DRAIN_BODY: Duration = Duration::from_secs(5);
 /// Streams of one HTTP/2 connection at a time, as nginx.
 const H2_STREAMS: u32 = 128;
 /// The largest decoded header list of an HTTP/2 request, in bytes.
@@ -76,8 +78,12 @@ impl ProxyHttp for Edge {
         let listener = exchange.listener().clone();
         session.set_read_timeout(Some(listener.timeouts.request_body.0));
         session.set_write_timeout(Some(listener.timeouts.send.0));
+        session.set_total_drain_timeout(Some(DRAIN_BODY));
         let request = session.req_header();
         if matches!(request.method, http::Method::CONNECT | http::Method::TRACE) {
+            exchange
+                .extra
+                .push((header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
             return self.answer(session, exchange, 405, "method-not-allowed", "this method is not served").await;
         }
         if listener.redirect {
@@ -161,9 +167,10 @@ impl ProxyHttp for Edge {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let (Some(upstream), Some(server)) = (&exchange.upstream, exchange.tried.last()) {
-            tracing::warn!(upstream = upstream.name, server = %peer._address, %error, "cannot connect");
+            if upstream.servers[*server].failed() {
+                tracing::warn!(upstream = upstream.name, server = %peer._address, %error, "left out for a while");
+            }
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
-            upstream.servers[*server].failed();
             error.set_retry(upstream.pick(&exchange.tried).is_some());
         }
         error

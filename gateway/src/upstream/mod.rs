@@ -90,10 +90,12 @@ impl ServerState {
         (!addresses.is_empty()).then(|| addresses[self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len()])
     }
 
-    /// Leaves it out for a while.
-    pub fn failed(&self) {
+    /// Leaves it out for a while. Answers whether it was in until now.
+    pub fn failed(&self) -> bool {
+        let was_up = self.is_up();
         let until = self.epoch.elapsed() + LEFT_OUT;
         self.left_out_until.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        was_up
     }
 
     /// Takes it in again.
