@@ -1,5 +1,7 @@
 //! What a configuration refers to on disk: certificates, private keys, tokens.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -99,26 +101,43 @@ pub fn load_token(path: &Path) -> Result<String, String> {
 pub fn check(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
     let config: &Config = &loaded.config;
     let mut found = check_certificates(loaded, now);
-    let mut token = |path: &Path, span: Option<&std::ops::Range<usize>>| {
-        if let Err(why) = load_token(path) {
-            let diagnostic = Diagnostic::error(why);
-            found.push(match span {
-                Some(span) => diagnostic.at(span),
-                None => diagnostic,
-            });
-        }
-    };
     if let Some(path) = &config.admin.token_file {
-        token(path, None);
+        found.extend(load_token(path).err().map(Diagnostic::error));
     }
     if let Some(signer) = &config.signer {
-        for caller in signer.callers.values() {
-            if let Some(path) = &caller.token_file {
-                token(path, Some(&caller.span));
-            }
-        }
+        check_signer(signer, &mut found);
     }
     found
+}
+
+fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
+    for key in signer.keys.values() {
+        if let Some(local) = &key.local {
+            found.extend(check_private(&local.path).err().map(|why| Diagnostic::error(why).at(&key.span)));
+        }
+    }
+    let mut tokens = BTreeMap::new();
+    for (name, caller) in &signer.callers {
+        match caller.token_file.as_deref().map(load_token) {
+            Some(Err(why)) => found.push(Diagnostic::error(why).at(&caller.span)),
+            Some(Ok(token)) => {
+                if let Some(other) = tokens.insert(token, name) {
+                    let what = format!("callers {other:?} and {name:?} have the same token");
+                    found.push(Diagnostic::error(what).at(&caller.span));
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+/// A secret's file is there, and nobody else's to read.
+fn check_private(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match metadata.permissions().mode() & 0o777 {
+        mode if mode & 0o077 != 0 => Err(format!("{}: others may touch it (mode {mode:04o})", path.display())),
+        _ => Ok(()),
+    }
 }
 
 /// Looks at every certificate and its key, as of `now`.
