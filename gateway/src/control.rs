@@ -137,7 +137,7 @@ impl Control {
         let snapshot = prepared.live.snapshot();
         let config = &snapshot.loaded.config;
         let control = Self {
-            path: snapshot.loaded.source.path.clone(),
+            path: std::path::absolute(&snapshot.loaded.source.path).map_err(|error| error.to_string())?,
             started: SystemTime::now(),
             workers,
             admin_token: ArcSwapOption::new(admin_token(config)?),

@@ -73,7 +73,7 @@ pub(crate) async fn watch(control: Arc<Control>) {
 fn files(control: &Control) -> Vec<PathBuf> {
     let snapshot = control.live.snapshot();
     let config = &snapshot.loaded.config;
-    let mut files = vec![std::path::absolute(&control.path).unwrap_or_else(|_| control.path.clone())];
+    let mut files = vec![control.path.clone()];
     for certificate in config.listeners.values().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
         files.extend([certificate.cert.clone(), certificate.key.clone()]);
     }

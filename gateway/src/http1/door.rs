@@ -46,6 +46,8 @@ pub struct Door {
     trailers: usize,
     /// Whether a request has come by this connection.
     used: bool,
+    /// Nothing has been written since the client's bytes were last looked for.
+    quiet: bool,
     connection: Arc<Connection>,
     digest: Arc<ProxyDigest>,
 }
@@ -77,6 +79,7 @@ impl Door {
             read: BytesMut::new(),
             body: Body::new(Framing::Length(0)),
             trailers: 0,
+            quiet: false,
             used: false,
             connection,
             digest: Arc::new(digest),
@@ -205,6 +208,21 @@ impl Door {
         .await;
     }
 
+    /// Sends what is gathered once nothing more comes: pingora flushes a body of known length at its end only, and
+    /// the upstream may be slow. It looks for the client's bytes whenever it waits; when it does so twice and has
+    /// written nothing between, there is nothing to wait for.
+    fn flush_when_quiet(&mut self, cx: &mut Context<'_>) {
+        if self.io.buffer().is_empty() {
+            return;
+        }
+        if std::mem::replace(&mut self.quiet, true) {
+            // An error shows at the next write.
+            let _ = Pin::new(&mut self.io).poll_flush(cx);
+        } else {
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Reads more of the stream into the read-ahead buffer.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let start = self.read.len();
@@ -228,6 +246,7 @@ impl AsyncRead for Door {
             out.put_slice(&this.read.split_to(step));
             return Poll::Ready(Ok(()));
         }
+        this.flush_when_quiet(cx);
         if this.body.is_done() {
             // pingora only looks whether the client is still there. What it pipelined waits for its turn; then there
             // is nothing to be woken for, because this request ends by its response.
@@ -260,6 +279,7 @@ impl AsyncRead for Door {
 
 impl AsyncWrite for Door {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.quiet = false;
         Pin::new(&mut self.io).poll_write(cx, data)
     }
 
@@ -276,6 +296,7 @@ impl AsyncWrite for Door {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.quiet = false;
         Pin::new(&mut self.io).poll_write_vectored(cx, data)
     }
 

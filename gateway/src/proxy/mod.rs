@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
+use keygate_config::ListenerLimits;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
@@ -20,6 +21,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
+use crate::http1::head::Refusal;
 use crate::live::Live;
 use crate::policy::limit::whole_seconds;
 use crate::policy::{forward, path};
@@ -79,6 +81,11 @@ impl ProxyHttp for Edge {
         session.set_read_timeout(Some(listener.timeouts.request_body.0));
         session.set_write_timeout(Some(listener.timeouts.send.0));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
+        if let Some(refusal) = exceeds(session, &listener.limits) {
+            self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
+            let (status, detail) = (refusal.status(), refusal.to_string());
+            return self.answer(session, exchange, status, "malformed-request", &detail).await;
+        }
         let request = session.req_header();
         if matches!(request.method, http::Method::CONNECT | http::Method::TRACE) {
             exchange
@@ -210,7 +217,7 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
@@ -220,8 +227,12 @@ impl ProxyHttp for Edge {
         } else if response.status.is_informational() {
             return Ok(());
         } else {
-            for name in ["keep-alive", "proxy-connection"] {
-                response.remove_header(name);
+            remove_hop_by_hop(response);
+            // RFC 9112, 6.1: who asks in 1.0 knows no chunks. The body ends with the connection.
+            if session.req_header().version == http::Version::HTTP_10
+                && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+            {
+                session.set_keepalive(None);
             }
         }
         exchange.edit(response)
@@ -295,6 +306,37 @@ impl ProxyHttp for Edge {
         _: pingora_proxy::ProxyWarnLogContext,
     ) -> bool {
         true
+    }
+}
+
+/// Whether an HTTP/2 head is larger than the listener allows; the front door has seen to those of HTTP/1. Counted as
+/// the same head would be in HTTP/1, a line for each field.
+fn exceeds(session: &Session, limits: &ListenerLimits) -> Option<Refusal> {
+    if !session.is_http2() {
+        return None;
+    }
+    let request = session.req_header();
+    let line = |name: &str, value: &[u8]| (name.len() + value.len() + 4) as u64;
+    let target = (request.method.as_str().len() + request.raw_path().len()) as u64;
+    let fields: u64 = request.headers.iter().map(|(name, value)| line(name.as_str(), value.as_bytes())).sum();
+    if target + fields > limits.head_size.0 {
+        return Some(Refusal::HeadSize);
+    }
+    (request.headers.len() > usize::from(limits.header_count)).then_some(Refusal::HeaderCount)
+}
+
+/// Takes off what is between the upstream and us alone (RFC 9110, 7.6.1), but for what frames the body.
+fn remove_hop_by_hop(response: &mut ResponseHeader) {
+    let named: Vec<HeaderName> = response
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| ![header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(name))
+        .collect();
+    for name in named.iter().map(HeaderName::as_str).chain(["keep-alive", "proxy-connection"]) {
+        response.remove_header(name);
     }
 }
 

@@ -1,0 +1,30 @@
+//! The gateway, from outside. One file a feature; [`edge`] and [`client`] are what they share.
+
+mod admin;
+mod api;
+mod cli;
+mod client;
+mod demo;
+mod drain;
+mod edge;
+mod failures;
+mod forwarding;
+mod front_door;
+mod headers;
+mod http;
+mod limits;
+mod listeners;
+mod live;
+mod novabank;
+mod reload;
+mod routing;
+mod split;
+mod streaming;
+mod telemetry;
+mod timeouts;
+mod tls;
+mod tls_check;
+mod tls_reload;
+
+use client::{Client, Reply};
+use edge::{Edge, Simple, TLS, problem, tls_home};

@@ -1,0 +1,238 @@
+//! What is told of requests: access log, metrics, health.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{Edge, Simple, TLS, tls_home};
+use crate::support::{Ca, Home, Origin, SOON, free_port, run, wait_until};
+
+#[test]
+fn every_request_has_a_line_that_tells_all() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["api.example.com"]));
+    let mut edge = Simple { servers: &[origin.server()], rest: TLS, ..Simple::default() }.start_in(&home);
+    let answer = edge.curl_tls("api.example.com", "/pay?card=4111&bytes=500", ["--http2", "-A", "test/1", "-d", "12345"]);
+    let id = answer.header("x-request-id").expect("an id").to_owned();
+    let line = edge.wait_log("the request", |line| line["request_id"] == id.as_str());
+    let wanted = [
+        ("client", json!("127.0.0.1")),
+        ("listener", json!("https")),
+        ("protocol", json!("HTTP/2")),
+        ("tls", json!("TLSv1.3")),
+        ("method", json!("POST")),
+        ("host", json!("api.example.com")),
+        ("path", json!("/pay")),
+        ("status", json!(200)),
+        ("route", json!("all")),
+        ("upstream", json!("service")),
+        ("server", json!(origin.server())),
+        ("bytes_in", json!(5)),
+        ("bytes_out", json!(500)),
+        ("user_agent", json!("test/1")),
+    ];
+    for (field, value) in wanted {
+        assert_eq!(line[field], value, "{field}: {line}");
+    }
+    let time = line["time"].as_str().expect("a time");
+    assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{time}");
+    let milliseconds = |field: &str| line[field].as_f64().expect("a number");
+    assert!(0.0 < milliseconds("upstream_ms") && milliseconds("upstream_ms") <= milliseconds("duration_ms"), "{line}");
+    assert_eq!(line.get("error"), None, "{line}");
+
+    // What failed, what was refused: with why, and without what was never there.
+    let reply = edge.client().get("/..");
+    let line = edge.wait_log("a bad path", |line| line["request_id"] == reply.header("x-request-id").expect("an id"));
+    assert_eq!((&line["status"], line.get("route"), line.get("tls")), (&json!(400), None, None));
+    let mut client = edge.client();
+    client.send("nonsense\r\n\r\n");
+    let reply = client.reply();
+    let line = edge.wait_log("nonsense", |line| line["request_id"] == reply.header("x-request-id").expect("an id"));
+    assert_eq!((&line["status"], &line["error"]), (&json!(400), &json!("request-line")));
+    // The query is nowhere: it may hold secrets.
+    assert!(!edge.keygate.stdout().contains("4111") && !edge.keygate.stderr().contains("4111"));
+}
+
+#[test]
+fn a_log_line_cannot_be_forged() {
+    let origin = Origin::start("blue");
+    let mut edge = Simple { servers: &[origin.server()], ..Simple::default() }.start();
+    let mut client = edge.client();
+    client.send("GET /a%0a%7B%22status%22:200%7D HTTP/1.1\r\nHost: a\r\nUser-Agent: \"}\u{e9}\t{\"x\":\"\r\n\r\n");
+    assert_eq!(client.reply().status, 200);
+    let line = edge.wait_log("the request", |line| line["path"].as_str().is_some_and(|path| path.starts_with("/a")));
+    assert_eq!(line["path"], "/a%0a%7B%22status%22:200%7D");
+    assert_eq!(edge.log_lines().len(), 1);
+}
+
+#[test]
+fn a_log_file_is_rotated() {
+    let origin = Origin::start("blue");
+    let edge = Simple { servers: &[origin.server()], rest: "[access_log]\npath = \"logs.json\"\n", ..Simple::default() }.start();
+    let log = edge.home.path("logs.json");
+    let paths = |file: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(edge.home.path(file)).unwrap_or_default();
+        let path = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["path"].as_str().map(str::to_owned);
+        text.lines().filter_map(path).collect()
+    };
+    let mut client = edge.client();
+    for n in 0..3 {
+        client.get(&format!("/before/{n}"));
+    }
+    wait_until(SOON, "three lines", || (paths("logs.json").len() == 3).then_some(()));
+    std::fs::rename(&log, edge.home.path("logs.json.1")).expect("a file");
+    client.get("/between");
+    wait_until(SOON, "a line in the old file", || (paths("logs.json.1").len() == 4).then_some(()));
+    edge.keygate.signal(Signal::USR1);
+    // Each line goes to one of them; sooner or later to the new one.
+    let mut count = 0;
+    wait_until(SOON, "a line in the new file", || {
+        client.get("/after");
+        count += 1;
+        log.exists().then_some(())
+    });
+    wait_until(SOON, "all lines", || (paths("logs.json").len() + paths("logs.json.1").len() == 4 + count).then_some(()));
+    assert!(paths("logs.json").iter().all(|path| path == "/after"));
+    assert_eq!(edge.keygate.stdout(), "", "nothing goes to standard output then");
+}
+
+#[test]
+fn metrics_are_those_of_the_dashboards() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let edge = Simple { servers: &[origin.server()], rest: TLS, ..Simple::default() }.start_in(&home);
+    let mut client = edge.client();
+    for _ in 0..3 {
+        client.get("/");
+    }
+    client.get("/?status=503");
+    client.send("BREW / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.reply().status, 200);
+    edge.curl_tls("example.com", "/", ["--http2", "-X", "DELETE"]);
+    let requests = |method, status, count| {
+        let labels = [("route", "all"), ("upstream", "service"), ("method", method), ("status", status)];
+        edge.counts("http_requests_total", &labels, count);
+    };
+    requests("GET", "200", 3.0);
+    requests("GET", "503", 1.0);
+    requests("DELETE", "200", 1.0);
+    // Clients make no labels.
+    requests("other", "200", 1.0);
+    let labels = [("route", "all"), ("upstream", "service")];
+    edge.counts("http_request_duration_seconds_count", &labels, 6.0);
+    edge.counts("http_request_duration_seconds_bucket", &[labels[0], labels[1], ("le", "+Inf")], 6.0);
+    assert!(edge.metric("http_request_duration_seconds_sum", &labels) > Some(0.0));
+    edge.counts("keygate_route_weight", &labels, 1.0);
+    edge.counts("keygate_generation", &[], 1.0);
+    edge.counts("keygate_connections", &[("listener", "http")], 1.0);
+    edge.counts("keygate_access_log_lost_lines", &[], 0.0);
+    // Scraped as Prometheus does it.
+    let scraped = edge.admin("GET", "/metrics", "");
+    assert!(scraped.header("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
+    assert!(scraped.text().contains("# TYPE http_requests_total counter"));
+    assert!(scraped.text().contains("# TYPE http_request_duration_seconds histogram"));
+    assert!(edge.metric("keygate_certificate_expiry_timestamp_seconds", &[("listener", "https")]) > Some(1.9e9));
+}
+
+#[test]
+fn a_reader_that_has_stopped_stops_no_request() {
+    let origin = Origin::start("blue");
+    let home = Home::new("");
+    let port = free_port();
+    let toml = Simple { servers: &[origin.server()], rest: "[process]\ndrain_timeout = \"1s\"\n", ..Simple::default() }.toml();
+    home.config(&toml.replace("$HTTP", &port.to_string()));
+    // Standard output is a pipe that nobody reads: it holds 64 KiB, and then it blocks.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = home.command(["gateway"]);
+    let mut child = std::mem::ManuallyDrop::new(
+        command.stdin(Stdio::null()).stdout(OwnedFd::from(writer)).stderr(Stdio::null()).spawn().expect("keygate"),
+    );
+    drop(command);
+    let edge = Edge { keygate: home.spawn(Command::new("true").stdin(Stdio::null())), home: home.clone(), http: port, https: 0 };
+    wait_until(SOON, "the gateway serves", || home.path("state/admin.sock").exists().then_some(()));
+    wait_until(SOON, "the gateway serves", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    // Refused before any route, so that it is quick: 18,000 lines are more than the queue has places for.
+    let served = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = edge.client();
+                    for _ in 0..60 {
+                        client.send("GET /.. HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
+                        for _ in 0..100 {
+                            assert_eq!(client.reply().status, 400);
+                        }
+                    }
+                    6000
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().expect("every request is answered")).sum::<i32>()
+    });
+    assert_eq!(served, 18_000);
+    let lost = edge.status()["access_log_lost_lines"].as_u64().expect("a number");
+    assert!((1..18_000).contains(&lost), "{lost} lines are lost, and counted");
+    edge.counts("keygate_access_log_lost_lines", &[], lost as f64);
+    // It does not keep the process from ending, either.
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    let deadline = std::time::Instant::now() + SOON;
+    let status = loop {
+        match child.try_wait().expect("a child") {
+            Some(status) => break Some(status),
+            None if std::time::Instant::now() > deadline => break None,
+            None => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    };
+    if status.is_none() {
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+    drop(reader);
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "it ends though nobody reads its log");
+}
+
+#[test]
+fn lines_that_were_handed_over_are_written_before_the_end() {
+    let origin = Origin::start("blue");
+    let edge = Simple { servers: &[origin.server()], ..Simple::default() }.start();
+    let mut edge = edge;
+    let mut client = edge.client();
+    for _ in 0..200 {
+        client.get("/");
+    }
+    drop(client);
+    edge.keygate.sigterm();
+    assert_eq!(edge.keygate.wait(SOON).code(), Some(0));
+    assert_eq!(edge.log_lines().len(), 200);
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_said_to_be() {
+    let home = Home::new(&format!(
+        "[access_log]\npath = \"no/such/folder/log\"\n[listeners.http]\nbind = [\"127.0.0.1:{}\"]\n",
+        free_port()
+    ));
+    let done = home.run(["gateway"]);
+    assert!(done.code == 1 && done.stderr.contains("no/such/folder/log"), "{}", done.stderr);
+    // "off" writes nothing at all.
+    let origin = Origin::start("blue");
+    let edge = Simple { servers: &[origin.server()], rest: "[access_log]\npath = \"off\"\n", ..Simple::default() }.start();
+    assert_eq!(edge.client().get("/").status, 200);
+    edge.counts("http_requests_total", &[("status", "200")], 1.0);
+    assert_eq!(edge.keygate.stdout(), "");
+}
+
+#[test]
+fn a_pipe_gets_the_log_as_a_command_does() {
+    // As operators do: keygate | jq.
+    let origin = Origin::start("blue");
+    let edge = Simple { servers: &[origin.server()], ..Simple::default() }.start();
+    edge.client().get("/one");
+    let mut text = String::new();
+    wait_until(SOON, "a line", || edge.keygate.stdout().ends_with('\n').then_some(()));
+    edge.keygate.stdout().as_bytes().read_to_string(&mut text).expect("text");
+    let script = "import json, sys; print([json.loads(line)['path'] for line in sys.stdin])";
+    assert_eq!(run(Command::new("python3").args(["-c", script]), text.as_bytes()).success(), "['/one']\n");
+}

@@ -1,0 +1,215 @@
+//! How long a client may take, and how much it may send.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::client::{Client, tcp, tls_config};
+use super::{Edge, Simple, TLS, tls_home};
+use crate::support::{Ca, Origin, RawOrigin, SOON, Step, run, wait_until};
+
+/// Far above every time-out here, far below [`SOON`].
+const BUSY: Duration = Duration::from_secs(6);
+
+fn with_listener(origin: &Origin, listener: &str) -> Edge {
+    Simple { servers: &[origin.server()], listener, ..Simple::default() }.start()
+}
+
+#[test]
+fn a_handshake_that_does_not_come() {
+    let home = tls_home(&Ca::new(), &["example.com"]);
+    let tls = format!("{TLS}timeouts.handshake = \"300ms\"\n");
+    let origin = Origin::start("blue");
+    let edge = Simple { servers: &[origin.server()], rest: &tls, ..Simple::default() }.start_in(&home);
+    let started = Instant::now();
+    let mut silent = Client::new(tcp(edge.https));
+    // Half a ClientHello is no more than none.
+    let mut half = Client::new(tcp(edge.https));
+    half.send([0x16, 3, 1, 2, 0, 1, 0, 1]);
+    assert_eq!((silent.rest(), half.rest()), (vec![], vec![]));
+    assert!((Duration::from_millis(300)..BUSY).contains(&started.elapsed()), "{:?}", started.elapsed());
+    edge.counts("keygate_tls_handshake_failures_total", &[("reason", "timeout")], 2.0);
+    assert_eq!(edge.curl_tls("example.com", "/", []).status, 200);
+}
+
+#[test]
+fn a_head_that_drips_ends_at_the_deadline() {
+    let origin = Origin::start("blue");
+    let edge = with_listener(&origin, "timeouts.request_head = \"700ms\"");
+    // Once as the first request of a connection, once after another.
+    for before in [0, 1] {
+        let mut client = edge.client();
+        for _ in 0..before {
+            assert_eq!(client.get("/").status, 200);
+        }
+        let started = Instant::now();
+        let mut sent = 0;
+        for byte in b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ".iter().chain(&[b'x'; 1000]) {
+            // The gateway stops reading when it is over.
+            if client.try_send([*byte]).is_err() || started.elapsed() > Duration::from_millis(1500) {
+                break;
+            }
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(sent > 3, "a byte at a time");
+        let reply = client.reply();
+        reply.is_problem(408, "malformed-request");
+        assert_eq!(reply.header("connection"), Some("close"));
+        assert!(client.rest().is_empty());
+        assert!(started.elapsed() < BUSY, "{:?}", started.elapsed());
+    }
+    assert_eq!(origin.hits(), 1);
+    edge.counts("keygate_refused_total", &[("reason", "head-timeout")], 2.0);
+}
+
+#[test]
+fn an_idle_connection_ends_without_a_word() {
+    let origin = Origin::start("blue");
+    let edge = with_listener(&origin, "timeouts.idle = \"300ms\"");
+    let mut fresh = edge.client();
+    assert!(fresh.rest().is_empty(), "it never asked");
+    let mut kept = edge.client();
+    assert_eq!(kept.get("/").status, 200);
+    assert!(kept.rest().is_empty(), "it asks no more");
+    wait_until(SOON, "no connection is open", || (edge.metric("keygate_connections", &[]) == Some(0.0)).then_some(()));
+}
+
+#[test]
+fn a_body_that_pauses_is_408() {
+    let raw = RawOrigin::start(vec![Step::ReadToEnd]);
+    let listener = "timeouts.request_body = \"300ms\"";
+    let edge = Simple { servers: &[raw.server()], listener, ..Simple::default() }.start();
+    for framing in ["Content-Length: 100\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n64\r\nhalf"] {
+        let mut client = edge.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}"));
+        let started = Instant::now();
+        let reply = client.reply();
+        reply.is_problem(408, "request-timeout");
+        assert!(client.rest().is_empty());
+        assert!((Duration::from_millis(200)..BUSY).contains(&started.elapsed()), "{:?}", started.elapsed());
+    }
+    // One that drips goes on: each part comes in time.
+    let origin = Origin::start("blue");
+    let edge = with_listener(&origin, "timeouts.request_body = \"2s\"");
+    let mut client = edge.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
+    for byte in b"dripping" {
+        std::thread::sleep(Duration::from_millis(30));
+        client.send([*byte]);
+    }
+    assert_eq!(client.reply().json()["body_bytes"], 8);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_dropped() {
+    let home = tls_home(&Ca::new(), &["example.com"]);
+    let origin = Origin::start("blue");
+    let edge = Simple { servers: &[origin.server()], listener: "timeouts.send = \"300ms\"", ..Simple::default() }.start_in(&home);
+    let mut client = edge.client();
+    client.send(format!("GET /?bytes={} HTTP/1.1\r\nHost: a\r\n\r\n", 64 << 20));
+    assert_eq!(client.head().status, 200);
+    wait_until(SOON, "it is dropped", || (edge.metric("keygate_connections", &[]) == Some(0.0)).then_some(()));
+    assert!(client.rest().len() < 64 << 20, "and its answer with it");
+}
+
+#[test]
+fn an_http2_client_that_never_begins_is_dropped() {
+    let ca = Ca::new();
+    let (origin, home) = (Origin::start("blue"), tls_home(&ca, &["example.com"]));
+    let tls = format!("{TLS}timeouts.request_head = \"300ms\"\n");
+    let edge = Simple { servers: &[origin.server()], rest: &tls, ..Simple::default() }.start_in(&home);
+    let mut client = Client::connect_tls(edge.https, "example.com", &tls_config(&ca, &["h2"]));
+    assert!(client.rest().is_empty());
+    wait_until(SOON, "it is dropped", || (edge.metric("keygate_connections", &[]) == Some(0.0)).then_some(()));
+}
+
+#[test]
+fn heads_that_are_too_large_are_431() {
+    let origin = Origin::start("blue");
+    let home = tls_home(&Ca::new(), &["example.com"]);
+    let limits = "limits.head_size = \"2KiB\"\nlimits.header_count = 20";
+    let tls = format!("{TLS}{limits}\n");
+    let edge = Simple { servers: &[origin.server()], listener: limits, rest: &tls, ..Simple::default() }.start_in(&home);
+    let long = "x".repeat(2100);
+    let many = (0..21).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
+    for (request, reason) in [
+        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), "head-size"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {long}\r\n\r\n"), "head-size"),
+        (format!("GET / HTTP/1.1\r\n{many}Host: a\r\n\r\n"), "header-count"),
+    ] {
+        let mut client = edge.client();
+        client.send(request);
+        let reply = client.reply();
+        reply.is_problem(431, "malformed-request");
+        assert_eq!(reply.header("connection"), Some("close"));
+        assert!(client.rest().is_empty(), "{reason}");
+    }
+    edge.counts("keygate_refused_total", &[("reason", "head-size")], 2.0);
+    edge.counts("keygate_refused_total", &[("reason", "header-count")], 1.0);
+    assert_eq!(origin.hits(), 0);
+    // Not a byte more than allowed, and as many headers.
+    let mut client = edge.client();
+    let overhead = "GET / HTTP/1.1\r\nHost: a\r\nX-Long: \r\n\r\n".len();
+    let exactly = "x".repeat(2048 - overhead);
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {exactly}\r\n\r\n"));
+    assert_eq!(client.reply().status, 200);
+    let nineteen = (0..19).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{nineteen}\r\n"));
+    assert_eq!(client.reply().status, 200);
+
+    // The same limits hold over HTTP/2.
+    let hits = origin.hits();
+    let header = format!("x-long: {long}");
+    assert_eq!(edge.curl_tls("example.com", "/", ["--http2", "-H", &header]).status, 431);
+    let file = home.write("headers", many.replace("\r\n", "\n")).display().to_string();
+    assert_eq!(edge.curl_tls("example.com", "/", ["--http2", "-H", &format!("@{file}")]).status, 431);
+    assert_eq!(origin.hits(), hits);
+}
+
+#[test]
+fn bodies_that_are_too_large_are_413() {
+    let origin = Origin::start("blue");
+    let home = tls_home(&Ca::new(), &["example.com"]);
+    let route = "body_size = \"1KiB\"\n[[routes]]\nname = \"listeners\"\npath = \"/listeners\"\nbackends = [{ upstream = \"service\" }]";
+    let limits = "limits.body_size = \"2KiB\"";
+    let tls = format!("{TLS}{limits}\n");
+    let edge =
+        Simple { servers: &[origin.server()], listener: limits, route, rest: &tls, ..Simple::default() }.start_in(&home);
+    let body = |size: usize| home.write(&format!("body-{size}"), vec![b'x'; size]).display().to_string();
+    for (target, size, status) in
+        [("/", 1024, 200), ("/", 1025, 413), ("/listeners", 2048, 200), ("/listeners", 2049, 413), ("/", 200_000, 413)]
+    {
+        let data = format!("@{}", body(size));
+        // curl 7.88 does not show an answer over HTTP/2 that comes while it still sends; node does, below.
+        let versions = if size > 100_000 { &["--http1.1"][..] } else { &["--http1.1", "--http2"] };
+        for version in versions {
+            for chunked in [&["-H", "Transfer-Encoding: chunked"][..], &["-H", "X-None: 1"]] {
+                let (hits, args) = (origin.hits(), [version, "--data-binary", &data, chunked[0], chunked[1]]);
+                let answer = edge.curl_tls("example.com", target, args);
+                assert_eq!(answer.status, status, "{target} {size} {version} {chunked:?}");
+                if status == 413 {
+                    super::problem(answer.status, &answer.headers, &answer.body, (413, "body-too-large"));
+                    assert_eq!(origin.hits(), hits, "no whole request has arrived");
+                }
+            }
+        }
+    }
+    let script = r#"
+const http2 = require("node:http2");
+const session = http2.connect(process.argv[1], { rejectUnauthorized: false });
+const request = session.request({ ":method": "POST", ":path": "/" });
+request.on("response", headers => console.log(headers[":status"]));
+request.on("data", data => process.stdout.write(data));
+request.on("close", () => session.close());
+request.end(Buffer.alloc(200000, "x"));
+"#;
+    let done = run(Command::new("node").args(["-e", script, &format!("https://127.0.0.1:{}", edge.https)]), b"");
+    assert!(done.success().starts_with("413\n{") && done.stdout.contains("body-too-large"), "{}", done.output());
+    // Announced, it is refused before a byte of it is sent, and what follows is not taken for a request.
+    let mut client = edge.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\nExpect: 100-continue\r\n\r\n");
+    client.reply().is_problem(413, "body-too-large");
+    let _ = client.try_send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.rest().is_empty());
+    assert!(!origin.seen().iter().any(|seen| seen.target == "/next"));
+}

@@ -1,0 +1,8 @@
+//! keygate from outside: the binary as it is shipped, real clients, and real parts around it. Run with `tests/run`.
+//!
+//! One binary, one module a feature; [`support`] is what they are made of.
+
+mod harness;
+mod signer;
+mod support;
+mod vectors;
