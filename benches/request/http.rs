@@ -16,7 +16,7 @@ pub fn origin() -> SocketAddr {
 }
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: origin\r\nX-Powered-By: Express\r\n\
-    Content-Type: application/json\r\nContent-Length: 31\r\n\r\n{\"account\":42,\"balance\":\"17.23\"}";
+    Content-Type: application/json\r\nContent-Length: 32\r\n\r\n{\"account\":42,\"balance\":\"17.23\"}";
 
 /// Until the client is gone. Requests have no body, and come one after another.
 fn answer_all(mut stream: TcpStream) -> io::Result<()> {

@@ -74,6 +74,11 @@ fn through_the_gateway(c: &mut Criterion) {
         [("straight to the origin".to_owned(), blue, None), start("gateway, bare", BARE), start("gateway, full", FULL)]
     {
         let mut client = connect(address);
+        let answer = client.ask(REQUEST).to_ascii_lowercase();
+        for header in ["\r\nratelimit: ", "\r\nx-frame-options: "] {
+            let found = answer.windows(header.len()).any(|part| part == header.as_bytes());
+            assert_eq!(found, name.ends_with("full"), "{header:?} in the answer of {name}");
+        }
         group.bench_function(&name, |b| b.iter(|| client.ask(REQUEST).len()));
         group.bench_function(format!("{name}, processor time"), |b| {
             b.iter_custom(|requests| {

@@ -39,6 +39,8 @@ pub struct Gateway {
     drain: watch_channel::Sender<bool>,
     connections: TaskTracker,
     threads: Vec<WorkerThread>,
+    /// What the files were like at the start.
+    seen: u64,
 }
 
 struct WorkerThread {
@@ -73,6 +75,7 @@ impl Gateway {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let address = loaded.config.admin.listen.value.clone();
+        let seen = watch::seen(&loaded);
         let prepared = control::prepare(loaded, live::Carried::new(provider)).await.map_err(StartError)?;
         for note in &prepared.notes {
             tracing::warn!("{note}");
@@ -93,7 +96,7 @@ impl Gateway {
             threads.push(thread);
         }
         let control = Arc::new(Control::new(prepared, handles).map_err(StartError)?);
-        Ok(Self { control, admin, drain, connections, threads })
+        Ok(Self { control, admin, drain, connections, threads, seen })
     }
 
     /// For changing what is live.
@@ -111,7 +114,7 @@ impl Gateway {
     /// last has, or `drain_timeout` is over, so does this.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(watch::watch(self.control.clone()));
+        tasks.spawn(watch::watch(self.control.clone(), self.seen));
         tasks.spawn(resolve(self.control.live.clone()));
         tasks.spawn(admin::serve(self.admin, self.control.clone(), self.drain.subscribe()));
         shutdown.await;

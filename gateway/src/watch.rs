@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use keygate_config::Loaded;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -17,11 +18,11 @@ const QUIET: Duration = Duration::from_millis(200);
 /// And after so long in any case.
 const LATEST: Duration = Duration::from_secs(1);
 
-/// Reloads when the files' contents change, until the task is dropped.
+/// Reloads when the files' contents are no longer what was `seen` of them, until the task is dropped.
 ///
 /// Folders are watched, not files: a file that is replaced by a rename, or behind a link that is moved as Kubernetes
 /// moves them, is another file.
-pub(crate) async fn watch(control: Arc<Control>) {
+pub(crate) async fn watch(control: Arc<Control>, mut seen: u64) {
     let (changed, mut changes) = mpsc::channel(1);
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
@@ -37,15 +38,9 @@ pub(crate) async fn watch(control: Arc<Control>) {
         }
     };
     let mut watched = BTreeSet::new();
-    let mut seen = fingerprint(&files(&control));
-    let text = control.live.snapshot().loaded.source.text.clone();
-    if std::fs::read_to_string(&control.path).is_ok_and(|now| now != text) {
-        // Changed between the start and now.
-        let _ = control.reload().await;
-    }
     loop {
-        let folders: BTreeSet<PathBuf> =
-            files(&control).iter().filter_map(|f| f.parent()).map(Path::to_owned).collect();
+        let files = files(&control.live.snapshot().loaded);
+        let folders: BTreeSet<PathBuf> = files.iter().filter_map(|f| f.parent()).map(Path::to_owned).collect();
         for gone in watched.difference(&folders) {
             let _ = watcher.unwatch(gone);
         }
@@ -55,25 +50,33 @@ pub(crate) async fn watch(control: Arc<Control>) {
             }
         }
         watched = folders;
+        // Before anything is waited for: what changed while nobody watched has changed as well.
+        let now = fingerprint(files.iter().map(|file| std::fs::read(file).ok()));
+        if now != seen {
+            seen = now;
+            let _ = control.reload().await;
+            continue;
+        }
         if changes.recv().await.is_none() {
             return;
         }
         // A log in the same folder is never quiet.
         let latest = Instant::now() + LATEST;
         while Instant::now() < latest && tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {}
-        let now = fingerprint(&files(&control));
-        if now != seen {
-            seen = now;
-            let _ = control.reload().await;
-        }
     }
 }
 
+/// What the files are like as this configuration is loaded: to be taken before they are read.
+pub(crate) fn seen(loaded: &Loaded) -> u64 {
+    let others = files(loaded).into_iter().skip(1).map(|file| std::fs::read(file).ok());
+    fingerprint(std::iter::once(Some(loaded.source.text.clone().into_bytes())).chain(others))
+}
+
 /// The file, and what it names.
-fn files(control: &Control) -> Vec<PathBuf> {
-    let snapshot = control.live.snapshot();
-    let config = &snapshot.loaded.config;
-    let mut files = vec![control.path.clone()];
+fn files(loaded: &Loaded) -> Vec<PathBuf> {
+    let config = &loaded.config;
+    let path = &loaded.source.path;
+    let mut files = vec![std::path::absolute(path).unwrap_or_else(|_| path.clone())];
     for certificate in config.listeners.values().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
         files.extend([certificate.cert.clone(), certificate.key.clone()]);
     }
@@ -82,10 +85,8 @@ fn files(control: &Control) -> Vec<PathBuf> {
 }
 
 /// Changes with the contents of the files. A file that cannot be read has none.
-fn fingerprint(files: &[PathBuf]) -> u64 {
+fn fingerprint(contents: impl Iterator<Item = Option<Vec<u8>>>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for file in files {
-        std::fs::read(file).ok().hash(&mut hasher);
-    }
+    contents.for_each(|content| content.hash(&mut hasher));
     hasher.finish()
 }

@@ -5,7 +5,7 @@ mod services;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use keygate_gateway::Gateway;
@@ -42,7 +42,8 @@ pub fn demo(args: &Args) -> Result<(), Failed> {
 
 async fn run(args: &Args) -> Result<(), Failed> {
     let mut stop = Stop::new()?;
-    let dir = tempfile::Builder::new().prefix("keygate-demo-").tempdir()?;
+    let private = fs::Permissions::from_mode(0o700);
+    let dir = tempfile::Builder::new().prefix("keygate-demo-").permissions(private).tempdir()?;
     let blue = services::start("blue").await?;
     let green = services::start("green").await?;
     let ports = Ports { https: free(args.https_port)?, http: free(args.http_port)?, blue, green };
@@ -182,7 +183,7 @@ Everything is in {dir}; Ctrl-C stops it and removes the folder. In another termi
    {keygate} status -c $D/keygate.toml
 
 3. Run into a rate limit (10 a second, 20 more at once), and into the redirect to https.
-   for i in $(seq 30); do curl -s -o /dev/null -w '%{{http_code}} ' --cacert $D/ca.crt https://localhost:{https}/limited; done; echo
+   curl -s -o /dev/null -w '%{{http_code}} ' --cacert $D/ca.crt "https://localhost:{https}/limited?[1-30]"; echo
    curl -i http://localhost:{http}/
 
 4. Have a transaction signed by {address}; ask twice, and get the same bytes.

@@ -1,12 +1,13 @@
 //! How a gateway ends.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::client::{Client, tcp, tls_config};
 use super::{Edge, Simple, TLS, tls_home};
-use crate::support::{Ca, Origin, RawOrigin, SOON, Step, try_curl, wait_until};
+use crate::support::{Ca, Origin, Process, RawOrigin, SOON, Step, try_curl, wait_until};
 
 /// `drain_timeout` where it must not be what ends the process.
 const PATIENT: &str = "[process]\ndrain_timeout = \"60s\"\n";
@@ -80,19 +81,28 @@ fn idle_tls_connections_keep_nothing_up() {
     let mut edge = Simple { servers: &[origin.server()], rest: &rest, ..Simple::default() }.start_in(&home);
     let mut one = Client::connect_tls(edge.https, "example.com", &tls_config(&ca, &["http/1.1"]));
     assert_eq!(one.get("/").status, 200);
-    // An HTTP/2 connection that has begun (preface and SETTINGS), and asks nothing.
-    let mut two = Client::connect_tls(edge.https, "example.com", &tls_config(&ca, &["h2"]));
-    two.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00");
-    assert_eq!(two.bytes(9)[3], 4, "the gateway's SETTINGS");
-    // One that has not said anything, not even hello.
+    // One of HTTP/2, by a client that knows how to be asked to go.
+    let script = r#"
+const session = require("node:http2").connect(process.argv[1], { rejectUnauthorized: false });
+session.on("close", () => console.log("closed"));
+const request = session.request({ ":path": "/" });
+request.on("response", headers => console.log(headers[":status"]));
+request.resume();
+"#;
+    let url = format!("https://127.0.0.1:{}", edge.https);
+    let mut node = Process::spawn("node", Command::new("node").args(["-e", script, &url]));
+    node.wait_until(SOON, "an answer", |p| p.stdout().contains("200").then_some(()));
+    // One that has not said anything, not even hello; and one that has stopped after it.
     let silent = tcp(edge.https);
-    edge.counts("keygate_connections", &[("listener", "https")], 3.0);
+    let stopped = Client::connect_tls(edge.https, "example.com", &tls_config(&ca, &["h2"]));
+    edge.counts("keygate_connections", &[("listener", "https")], 4.0);
     let started = Instant::now();
     edge.keygate.sigterm();
     let status = edge.keygate.wait(SOON);
     assert_eq!(status.code(), Some(0), "{}", edge.keygate.logs());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    drop(silent);
+    assert_eq!((node.wait(SOON).code(), node.stdout().as_str()), (Some(0), "200\nclosed\n"), "{}", node.logs());
+    drop((silent, stopped));
 }
 
 #[test]
@@ -101,9 +111,12 @@ fn requests_of_http2_end_too() {
     let rest = format!("{TLS}\n{PATIENT}");
     let mut edge = Simple { servers: &[origin.server()], rest: &rest, ..Simple::default() }.start_in(&home);
     let url = format!("https://localhost:{}/?delay_ms=1000", edge.https);
-    let mut curl = crate::support::Process::spawn(
+    let mut curl = Process::spawn(
         "curl",
-        std::process::Command::new("curl").args(["-q", "-sS", "--http2", "-w", "%{http_code} %{http_version}", "-o", "/dev/null", "--cacert"]).arg(home.path("ca.pem")).arg(url),
+        Command::new("curl")
+            .args(["-q", "-sS", "--http2", "-w", "%{http_code} %{http_version}", "-o", "/dev/null", "--cacert"])
+            .arg(home.path("ca.pem"))
+            .arg(url),
     );
     in_flight(&edge, 1);
     edge.keygate.sigterm();
@@ -125,7 +138,11 @@ fn at_the_drain_timeout_it_ends_though_a_request_hangs() {
     let started = Instant::now();
     edge.keygate.sigterm();
     assert_eq!(edge.keygate.wait(SOON).code(), Some(0));
-    assert!((Duration::from_millis(600)..Duration::from_secs(5)).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!(
+        (Duration::from_millis(600)..Duration::from_secs(5)).contains(&started.elapsed()),
+        "{:?}",
+        started.elapsed()
+    );
     assert!(hangs.rest().is_empty());
     assert!(edge.keygate.stderr().contains("drain_timeout is over"), "{}", edge.keygate.stderr());
 }

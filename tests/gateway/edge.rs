@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::Value;
 
 use super::{Client, Reply};
-use crate::support::{Ca, CurlFailure, Home, Keygate, Response, SOON, free_port, try_curl, wait_until};
+use crate::support::{Ca, CurlFailure, Home, Keygate, Response, SOON, free_port, run, try_curl, wait_until};
 
 /// A gateway that serves, and the ports that `$HTTP` and `$HTTPS` in its file became.
 pub struct Edge {
@@ -84,7 +84,7 @@ impl Edge {
     }
 
     #[track_caller]
-    fn wait_ready(&mut self) {
+    pub fn wait_ready(&mut self) {
         let socket = self.home.path("state/admin.sock");
         self.keygate.wait_until(SOON, "the gateway serves", |_| {
             let mut client = Client::new(UnixStream::connect(&socket).ok()?);
@@ -137,6 +137,38 @@ impl Edge {
         let to = format!("{host}:443:127.0.0.1:{}", self.https);
         let url = format!("https://{host}{target}");
         try_curl(["--cacert", &ca, "--connect-to", &to].into_iter().chain(args).chain([url.as_str()]))
+    }
+
+    /// A POST of so many bytes over HTTP/2, by node, to the TLS listener; with `content-length`, or without.
+    ///
+    /// Not by curl: 7.88 does not show an answer that comes while it still sends.
+    #[track_caller]
+    pub fn post_http2(&self, target: &str, size: usize, announced: bool) -> Response {
+        const SCRIPT: &str = r#"
+const [url, target, size, announced] = process.argv.slice(1);
+const session = require("node:http2").connect(url, { rejectUnauthorized: false });
+const length = announced === "true" ? { "content-length": size } : {};
+const request = session.request({ ":method": "POST", ":path": target, ...length });
+const answer = { headers: [], body: "" };
+request.on("response", (_, __, raw) => { answer.headers = raw; });
+request.on("data", data => { answer.body += data; });
+// The gateway ends the stream when it has answered; node, now and then, does not say that it did.
+const done = () => { console.log(JSON.stringify(answer)); process.exit(); };
+request.on("end", done);
+request.on("close", done);
+request.end(Buffer.alloc(Number(size), "x"));
+"#;
+        let url = format!("https://127.0.0.1:{}", self.https);
+        let args = ["-e", SCRIPT, &url, target, &size.to_string(), &announced.to_string()];
+        let answer = run(std::process::Command::new("node").args(args), b"").json();
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let raw: Vec<String> = answer["headers"].as_array().expect("headers").iter().map(text).collect();
+        let mut headers: Vec<(String, String)> = raw.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+        let status =
+            headers.iter().find(|(name, _)| name == ":status").expect("an answer").1.parse().expect("a status");
+        headers.retain(|(name, _)| !name.starts_with(':'));
+        let body = answer["body"].as_str().expect("a body").into();
+        Response { status, version: "2".into(), headers, body, seconds: 0.0 }
     }
 
     /// A call to the admin API.

@@ -64,7 +64,10 @@ fn one_dead_server_of_two_fails_no_request() {
     }
     assert_eq!(origin.hits(), 40);
     let servers = edge.status()["routes"][0]["backends"][0]["servers"].clone();
-    assert_eq!((servers[0]["server"].as_str(), &servers[0]["up"], &servers[1]["up"]), (Some(dead.as_str()), &Value::Bool(false), &Value::Bool(true)));
+    assert_eq!(
+        (servers[0]["server"].as_str(), &servers[0]["up"], &servers[1]["up"]),
+        (Some(dead.as_str()), &Value::Bool(false), &Value::Bool(true))
+    );
     // Left out for a while, it is not tried each time.
     let errors = edge.metric("keygate_upstream_errors_total", &[("kind", "connect")]);
     assert!(errors <= Some(3.0), "{errors:?}");
@@ -123,7 +126,8 @@ fn a_pause_in_an_answer_is_seen_to() {
         Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_vec()),
         Step::ReadToEnd,
     ]);
-    let edge = Simple { servers: &[raw.server()], upstream: "timeouts.first_byte = \"200ms\"", ..Simple::default() }.start();
+    let edge =
+        Simple { servers: &[raw.server()], upstream: "timeouts.first_byte = \"200ms\"", ..Simple::default() }.start();
     let mut client = edge.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.head().status, 200);

@@ -39,10 +39,14 @@ fn a_stranger_is_told_of_as_it_is() {
     assert_eq!((of("x-mine"), of("x_mine")), (vec!["kept"], vec!["too"]));
     // Nothing of what was forged has arrived, in whatever spelling.
     for (name, value) in &seen.headers {
-        assert!(!["6.6.6.6", "7.7.7.7", "evil.test", "root", "mine", "/admin"].iter().any(|v| value.contains(v)), "{name}: {value}");
+        assert!(
+            !["6.6.6.6", "7.7.7.7", "evil.test", "root", "mine", "/admin"].iter().any(|v| value.contains(v)),
+            "{name}: {value}"
+        );
         let like = name.to_ascii_lowercase().replace('_', "-");
         let ours = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x-request-id"];
-        let claims = like.starts_with("x-forwarded") || like == "forwarded" || like == "proxy" || like.starts_with("x-re");
+        let claims =
+            like.starts_with("x-forwarded") || like == "forwarded" || like == "proxy" || like.starts_with("x-re");
         assert!(!claims || ours.contains(&name.to_ascii_lowercase().as_str()), "{name}: {value}");
     }
 }
@@ -70,7 +74,8 @@ fn tls_and_http2_are_told_of() {
     let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["api.example.com"]));
     let edge = Simple { servers: &[origin.server()], rest: TLS, ..Simple::default() }.start_in(&home);
     for version in ["--http1.1", "--http2"] {
-        let args = [version, "-H", "X-Forwarded-Proto: http", "-H", "X_Forwarded_For: 6.6.6.6", "-H", "X-Request-Id: mine"];
+        let args =
+            [version, "-H", "X-Forwarded-Proto: http", "-H", "X_Forwarded_For: 6.6.6.6", "-H", "X-Request-Id: mine"];
         let answer = edge.curl_tls("api.example.com", "/", args);
         let seen = origin.last();
         assert_eq!(seen.headers_named("host"), ["api.example.com"]);
@@ -124,7 +129,8 @@ fn trusted_proxies_are_believed() {
     assert_eq!(of("x-request-id"), ["edge-1:a/b+c="]);
     assert_eq!(of("host"), ["Api.Example.com:8080"]);
     // An id that would be a danger in a log is not kept, nor is a protocol that is none.
-    let seen_bad = seen(&edge, &origin, "X-Request-Id: a b\"\r\nX-Forwarded-Proto: gopher\r\nX_Forwarded_For: 6.6.6.6\r\n");
+    let seen_bad =
+        seen(&edge, &origin, "X-Request-Id: a b\"\r\nX-Forwarded-Proto: gopher\r\nX_Forwarded_For: 6.6.6.6\r\n");
     uuid_v7_time(seen_bad.header("x-request-id").expect("an id"));
     assert_eq!(seen_bad.headers_named("x-forwarded-proto"), ["http"]);
     assert_eq!(seen_bad.headers_named("x_forwarded_for"), [""; 0]);

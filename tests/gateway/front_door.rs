@@ -180,7 +180,9 @@ fn a_body_is_never_a_request() {
     let length = SMUGGLED.len();
     client.send(format!("POST /one HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{SMUGGLED}"));
     assert_eq!(client.reply().json()["body_bytes"], length);
-    client.send(format!("POST /two HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"));
+    client.send(format!(
+        "POST /two HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"
+    ));
     assert_eq!(client.reply().json()["body_bytes"], length);
     client.send(format!("GET /three HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{SMUGGLED}"));
     assert_eq!(client.reply().json()["body_bytes"], length);
@@ -231,7 +233,8 @@ fn a_head_may_arrive_in_pieces() {
     let origin = Origin::start("blue");
     let edge = Simple { servers: &[origin.server()], ..Simple::default() }.start();
     let mut client = edge.client();
-    for byte in "POST /pieces HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".bytes() {
+    for byte in "POST /pieces HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".bytes()
+    {
         client.send([byte]);
     }
     assert_eq!(client.reply().json()["body_bytes"], 5);

@@ -121,7 +121,10 @@ fn pipelined_requests_are_answered_in_order() {
             // The first ones take longer than the last.
             0 => write!(pipeline, "GET /{n}?delay_ms={} HTTP/1.1\r\nHost: a\r\n\r\n", 30 - n),
             1 => write!(pipeline, "POST /{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"),
-            _ => write!(pipeline, "PUT /{n} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n0\r\n\r\n"),
+            _ => write!(
+                pipeline,
+                "PUT /{n} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n0\r\n\r\n"
+            ),
         }
         .expect("memory");
     }

@@ -66,8 +66,9 @@ fn what_is_spent_comes_back_at_the_rate() {
 fn a_limit_holds_over_http2_and_tells_as_much() {
     let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
     let rest = format!("{TLS}\n[rate_limits.api]\nkey = \"client-ip\"\nrate = \"3/1h\"\n");
-    let edge = Simple { servers: &[origin.server()], route: "rate_limits = [\"api\"]", rest: &rest, ..Simple::default() }
-        .start_in(&home);
+    let edge =
+        Simple { servers: &[origin.server()], route: "rate_limits = [\"api\"]", rest: &rest, ..Simple::default() }
+            .start_in(&home);
     // The plain listener and the TLS listener share the route, and so the limit.
     assert_eq!(allowed(&ask(&edge, "/", "", 2)), 2);
     let answer = edge.curl_tls("example.com", "/", ["--http2"]);

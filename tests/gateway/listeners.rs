@@ -95,8 +95,7 @@ fn a_plain_listener_redirects_to_https() {
 #[test]
 fn connections_beyond_the_limit_wait_for_their_turn() {
     let origin = Origin::start("blue");
-    let edge =
-        Simple { servers: &[origin.server()], listener: "limits.connections = 2", ..Simple::default() }.start();
+    let edge = Simple { servers: &[origin.server()], listener: "limits.connections = 2", ..Simple::default() }.start();
     let mut first = edge.client();
     assert_eq!(first.get("/").status, 200);
     let mut second = edge.client();

@@ -100,7 +100,7 @@ fn ten_thousand_requests_while_weights_and_file_change() {
             scope.spawn(ask);
         }
         let mut reloads = 0;
-        for change in 0..CHANGES {
+        for (change, tally) in tallies.iter().enumerate() {
             let [to_blue, to_green] = weights(change);
             edge.set_weights("all", &json!({ "blue": to_blue, "green": to_green }));
             period.store(change, Ordering::SeqCst);
@@ -136,7 +136,7 @@ fn ten_thousand_requests_while_weights_and_file_change() {
                 assert_eq!((&status["generation"], &status["last_reload"]["ok"]), (&before, &json!(false)));
                 edge.config(&toml(&blue, &green, reloads));
             }
-            let (each, tally) = (REQUESTS / CHANGES as u64, &tallies[change]);
+            let each = REQUESTS / CHANGES as u64;
             wait_until(SOON, "the period's requests", || {
                 let count = tally.blue.load(Ordering::SeqCst) + tally.green.load(Ordering::SeqCst);
                 (count >= each).then_some(())

@@ -41,7 +41,8 @@ fn every_way_to_reload() {
     // The file itself, renamed into place, and written in place.
     edge.config(&toml(&blue, &green, [1, 1], "renamed"));
     wait_mark(&mut client, "renamed");
-    let in_place = std::fs::read_to_string(edge.home.path("keygate.toml")).expect("a file").replace("renamed", "written");
+    let in_place =
+        std::fs::read_to_string(edge.home.path("keygate.toml")).expect("a file").replace("renamed", "written");
     std::fs::write(edge.home.path("keygate.toml"), in_place).expect("a file");
     wait_mark(&mut client, "written");
     // A signal, the command and the API hold at once; the watcher may see the file as well.
@@ -56,7 +57,10 @@ fn every_way_to_reload() {
     let reply = edge.admin("POST", "/v1/reload", "");
     assert_eq!((reply.status, &reply.json()["notes"]), (200, &json!([])));
     assert_eq!(client.get("/").header("x-file"), Some("api"));
-    assert_eq!(edge.metric("keygate_generation", &[]).map(|n| json!(n as u64)), Some(edge.status()["generation"].clone()));
+    assert_eq!(
+        edge.metric("keygate_generation", &[]).map(|n| json!(n as u64)),
+        Some(edge.status()["generation"].clone())
+    );
 }
 
 #[test]
@@ -106,7 +110,10 @@ fn a_broken_file_changes_nothing_and_is_reported() {
     edge.config(&good);
     edge.wait_reloads("ok", 1.0);
     let status = edge.status();
-    assert_eq!((&status["last_reload"]["ok"], &status["routes"][0]["backends"][0]["weight"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (&status["last_reload"]["ok"], &status["routes"][0]["backends"][0]["weight"]),
+        (&json!(true), &json!(1))
+    );
 }
 
 #[test]

@@ -103,7 +103,9 @@ fn the_most_specific_route_wins_in_any_order() {
         takes_the_routes(&edge);
     }
     // HTTP/2 has its host elsewhere.
-    for (host, path, route) in [("api.test", "/v1/x", "api-v1"), ("other.test", "/", "wild"), ("no.example", "/health", "any-health")] {
+    for (host, path, route) in
+        [("api.test", "/v1/x", "api-v1"), ("other.test", "/", "wild"), ("no.example", "/health", "any-health")]
+    {
         let answer = edge.curl_tls(host, path, ["--http2", "-k"]);
         assert_eq!((answer.version.as_str(), answer.header("x-route")), ("2", Some(route)), "{host}{path}");
         assert_eq!(origin.last().header("host"), Some(host));
@@ -127,7 +129,9 @@ fn what_no_route_serves_is_a_small_problem() {
 fn paths_that_servers_read_differently_are_refused() {
     let origin = Origin::start("blue");
     let edge = Edge::start(&tls_home(&Ca::new(), &["*.test"]), &toml(ROUTES.into_iter(), &origin));
-    for path in ["/../v1", "/a/../b", "/%2e%2e/admin", "/v1/..%2fadmin", "/.", "/a/./b", "/a%00b", "/%zz", "/a%5c..%5cb"] {
+    for path in
+        ["/../v1", "/a/../b", "/%2e%2e/admin", "/v1/..%2fadmin", "/.", "/a/./b", "/a%00b", "/%zz", "/a%5c..%5cb"]
+    {
         let reply = edge.client_get("api.test", path);
         reply.is_problem(400, "bad-path");
         let answer = edge.curl_tls("api.test", path, ["--http2", "-k", "--path-as-is"]);
@@ -169,7 +173,10 @@ backends = [{ upstream = "a" }]
     assert_eq!(home.run(["gateway"]).code, 1, "it does not start");
     let found = home.run(["check", "--json"]);
     let found: serde_json::Value = serde_json::from_str(&found.stdout).expect("JSON");
-    assert_eq!((&found[0]["line"], &found[0]["column"], &found[0]["severity"]), (&json!(12), &json!(10), &json!("error")));
+    assert_eq!(
+        (&found[0]["line"], &found[0]["column"], &found[0]["severity"]),
+        (&json!(12), &json!(10), &json!("error"))
+    );
 }
 
 #[test]

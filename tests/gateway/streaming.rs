@@ -38,7 +38,9 @@ fn events_arrive_as_they_happen() {
     let (tell, told) = mpsc::channel::<&'static str>();
     let told = std::sync::Mutex::new(told);
     let events = origin(move |mut stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            .unwrap();
         for event in told.lock().unwrap().iter() {
             write!(stream, "{:x}\r\n{event}\r\n", event.len()).unwrap();
         }
@@ -93,7 +95,10 @@ fn events_arrive_over_http2_as_they_happen() {
     let url = format!("https://localhost:{}/", edge.https);
     let mut curl = crate::support::Process::spawn(
         "curl",
-        std::process::Command::new("curl").args(["-q", "-sSN", "--http2", "-i", "--cacert"]).arg(home.path("ca.pem")).arg(url),
+        std::process::Command::new("curl")
+            .args(["-q", "-sSN", "--http2", "-i", "--cacert"])
+            .arg(home.path("ca.pem"))
+            .arg(url),
     );
     for event in ["data: one\n\n", "data: two\n\n"] {
         tell.send(event).expect("the origin listens");
@@ -137,14 +142,18 @@ fn an_upgraded_connection_is_a_tunnel() {
             stream.write_all(&buffer[..n]).unwrap();
         }
     });
-    let edge = Simple { servers: &[echo.to_string()], listener: "limits.body_size = \"1KiB\"", ..Simple::default() }.start();
+    let edge =
+        Simple { servers: &[echo.to_string()], listener: "limits.body_size = \"1KiB\"", ..Simple::default() }.start();
     let mut client = edge.client();
     client.send(
         "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     );
     let head = client.reply();
-    assert_eq!((head.status, head.header("upgrade"), head.header("sec-websocket-accept")), (101, Some("websocket"), Some("x")));
+    assert_eq!(
+        (head.status, head.header("upgrade"), head.header("sec-websocket-accept")),
+        (101, Some("websocket"), Some("x"))
+    );
     // Frames that are no HTTP, both ways and back, more of them than a request's body may have.
     for n in 0..20u8 {
         let frame: Vec<u8> = [0x82, 100].into_iter().chain((0..100).map(|byte| byte ^ n)).collect();

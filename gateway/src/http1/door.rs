@@ -34,7 +34,7 @@ const READ_AHEAD: usize = 16 << 10;
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// While draining, a connection without a request so far is given so long for its first.
-const FIRST_HEAD_IN_DRAIN: Duration = Duration::from_millis(500);
+pub(crate) const FIRST_HEAD_IN_DRAIN: Duration = Duration::from_millis(500);
 /// RFC 9113, 3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use crate::http1::door::{Door, NoHead};
+use crate::http1::door::{Door, FIRST_HEAD_IN_DRAIN, NoHead};
 use crate::http1::head::{Limits, Refusal};
 use crate::live::{ListenerPolicy, Live};
 use crate::proxy::{Edge, EdgeProxy};
@@ -194,6 +194,12 @@ pub async fn accept(worker: Worker, listening: Arc<Listening>, slots: Arc<Slots>
     }
 }
 
+/// Waits until a drain has gone on for so long: who has not asked anything by then is not waited for.
+pub(crate) async fn drained_for(mut drain: watch::Receiver<bool>, patience: Duration) {
+    let _ = drain.wait_for(|draining| *draining).await;
+    tokio::time::sleep(patience).await;
+}
+
 impl Worker {
     async fn serve(self, stream: TcpStream, peer: SocketAddr, listener: &Arc<str>) {
         let Some(policy) = self.live.snapshot().listeners.get(&**listener).cloned() else {
@@ -207,7 +213,12 @@ impl Worker {
             None => (Either::Left(stream), None, false),
             Some(config) => {
                 let handshake = TlsAcceptor::from(config.clone()).accept(stream);
-                match timeout(policy.timeouts.handshake.0, handshake).await {
+                let handshake = tokio::select! {
+                    biased;
+                    done = timeout(policy.timeouts.handshake.0, handshake) => done,
+                    () = drained_for(self.drain.clone(), FIRST_HEAD_IN_DRAIN) => return,
+                };
+                match handshake {
                     Ok(Ok(stream)) => {
                         let session = stream.get_ref().1;
                         let h2 = session.alpn_protocol() == Some(b"h2");
@@ -254,7 +265,12 @@ impl Worker {
 
     async fn serve_h2(&self, mut door: Box<Door>) {
         let wait = door.connection().policy.timeouts.request_head.0;
-        if door.expect_h2(wait).await {
+        let begun = tokio::select! {
+            biased;
+            begun = door.expect_h2(wait) => begun,
+            () = drained_for(self.drain.clone(), FIRST_HEAD_IN_DRAIN) => false,
+        };
+        if begun {
             self.proxy.process_new(door, &self.drain).await;
         }
     }

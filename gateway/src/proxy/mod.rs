@@ -134,7 +134,8 @@ impl ProxyHttp for Edge {
 
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         let upstream = exchange.upstream.clone().ok_or_else(|| Error::new(ErrorType::InternalError))?;
-        let server = upstream.pick(&exchange.tried);
+        // All were asked, and yet there is to be another attempt: a pooled connection was stale, not the server down.
+        let server = upstream.pick(&exchange.tried).or_else(|| upstream.pick(&[]));
         let Some((server, address)) = server.and_then(|n| upstream.servers[n].address().map(|a| (n, a))) else {
             return Err(Error::explain(ErrorType::ConnectNoRoute, "no server has a known address").into_up());
         };

@@ -10,11 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16_384;
+/// At the end, what was handed over may take so long to be written: a reader that has stopped must not keep the
+/// process from ending.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// One request, as the log tells it. The query is left out: it may hold secrets.
 #[derive(Debug, Serialize)]
@@ -134,11 +138,17 @@ impl AccessLog {
 }
 
 impl Drop for AccessLog {
-    /// Waits until what was handed over is written.
+    /// Waits until what was handed over is written, but not for ever.
     fn drop(&mut self) {
         self.lines = None;
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        let Some(writer) = self.writer.take() else { return };
+        let deadline = Instant::now() + LAST_LINES;
+        while !writer.is_finished() {
+            if Instant::now() > deadline {
+                tracing::warn!("the last access log lines are lost: nobody takes them");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
