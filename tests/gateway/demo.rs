@@ -25,6 +25,9 @@ impl Demo {
 
     fn start_at(https: u16, http: u16) -> Self {
         let home = Home::new("");
+        // Killed, it would leave its folder behind; there, it goes with ours.
+        let folder = home.path("").display().to_string();
+        let home = home.env("TMPDIR", &folder);
         let args = ["demo", "--https-port", &https.to_string(), "--http-port", &http.to_string()];
         let mut keygate = home.spawn(&mut home.command(args));
         let guide = keygate.wait_until(SOON, "the guide", |p| p.stdout().contains("\n5. ").then(|| p.stdout()));
