@@ -218,6 +218,10 @@ impl Control {
         let change = &mut *change;
         let loaded = keygate_config::load(&self.path).map_err(|diagnostics| diagnostics.to_string())?;
         let config = loaded.config.clone();
+        // A file that is still being written looks like this.
+        if config.listeners.is_empty() {
+            return Err(format!("{}: there are no listeners", self.path.display()));
+        }
         let token = admin_token(&config)?;
         let mut notes = warnings(&loaded);
         let mut weights = change.weights.clone();

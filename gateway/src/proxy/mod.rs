@@ -270,7 +270,8 @@ impl ProxyHttp for Edge {
             },
             _ => (500, "internal", "the gateway failed; its log says why".into()),
         };
-        exchange.error = Some(error.to_string());
+        // The kind only: pingora's context quotes what the upstream sent.
+        exchange.error = Some(format!("{} {}", error.esource().as_str(), error.etype().as_str()));
         if let Some(upstream) = &exchange.upstream
             && *error.esource() == ErrorSource::Upstream
         {
