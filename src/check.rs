@@ -1,24 +1,23 @@
 //! `keygate check`
 
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use keygate_config::{Diagnostics, files};
 
+use crate::ConfigFile;
 use crate::output::{self, Failed};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The configuration file.
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "keygate.toml")]
-    path: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
     /// Print findings as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub fn check(args: &Args) -> Result<(), Failed> {
-    let found = match keygate_config::load(&args.path) {
+    let found = match keygate_config::load(&args.file.path) {
         Err(found) => found,
         Ok(loaded) => {
             let mut all = loaded.warnings.found.clone();
@@ -33,9 +32,9 @@ pub fn check(args: &Args) -> Result<(), Failed> {
     }
     let (errors, warnings) = found.count();
     let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let summary = format!("{}: {}, {}", args.path.display(), plural(errors, "error"), plural(warnings, "warning"));
+    let summary = format!("{}: {}, {}", args.file.path.display(), plural(errors, "error"), plural(warnings, "warning"));
     match (errors, args.json) {
-        (0, false) if warnings == 0 => output::line(format!("{}: ok", args.path.display())),
+        (0, false) if warnings == 0 => output::line(format!("{}: ok", args.file.path.display())),
         (0, false) => output::line(summary),
         (0, true) => {}
         (_, true) => return Err(Failed(None)),

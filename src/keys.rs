@@ -1,24 +1,22 @@
 //! `keygate keys`
 
-use std::path::PathBuf;
-
+use crate::ConfigFile;
 use crate::output::{self, Failed};
 use crate::process;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The configuration file.
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "keygate.toml")]
-    path: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub fn keys(args: &Args) -> Result<(), Failed> {
-    let loaded = output::load(&args.path)?;
+    let loaded = output::load(&args.file.path)?;
     let Some(signer) = &loaded.config.signer else {
-        return Err(Failed(Some(format!("{} has no [signer]", args.path.display()))));
+        return Err(Failed(Some(format!("{} has no [signer]", args.file.path.display()))));
     };
     keygate_signer::harden()?;
     let keys = process::runtime()?.block_on(keygate_signer::load_keys(signer))?;

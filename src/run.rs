@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 pub fn gateway(path: &Path) -> Result<(), Failed> {
     process::log("info");
-    let loaded = load_for_gateway(path)?;
+    let loaded = output::load(path)?;
     process::runtime()?.block_on(async {
         let stop = Stop::new()?;
         serve_gateway(loaded, stop.wait_then_exit_at_the_next()).await
@@ -69,14 +69,6 @@ pub fn run(path: &Path) -> Result<(), Failed> {
         let _ = keeper.await;
         served
     })
-}
-
-fn load_for_gateway(path: &Path) -> Result<Loaded, Failed> {
-    let loaded = output::load(path)?;
-    if loaded.config.listeners.is_empty() {
-        return Err(Failed(Some(format!("{} has no listeners", path.display()))));
-    }
-    Ok(loaded)
 }
 
 async fn serve_gateway(loaded: Loaded, shutdown: impl Future<Output = ()>) -> Result<(), Failed> {

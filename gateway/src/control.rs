@@ -110,24 +110,20 @@ pub(crate) struct Prepared {
 /// Reads everything the file refers to and binds its listeners.
 pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<Prepared, String> {
     let config = loaded.config.clone();
+    needs_listeners(&loaded)?;
     let state_dir = &config.process.state_dir;
     create_private_dir(state_dir).map_err(|error| format!("cannot create {}: {error}", state_dir.display()))?;
     let mut weights = Weights::load(state_dir).map_err(|error| error.to_string())?;
-    let mut notes = weights.reconcile(&config);
-    notes.extend(warnings(&loaded));
+    let dropped = weights.reconcile(&config);
+    let warnings = warnings(&loaded);
     let access_log = AccessLog::open(&config.access_log.path).map_err(|error| error.to_string())?;
     let snapshot = carried.build(loaded, &weights, None)?;
     resolve(&snapshot).await;
-    let mut listening = Vec::new();
-    for (name, listener) in &config.listeners {
-        for address in &listener.bind {
-            let bound = Listening::bind(name, address.value).map_err(|error| error.to_string())?;
-            listening.push(Arc::new(bound));
-        }
-    }
-    if !notes.is_empty() {
+    let (_, listening) = listeners(&config, &[])?;
+    if !dropped.is_empty() {
         weights.save().map_err(|error| error.to_string())?;
     }
+    let notes = [dropped, warnings].concat();
     let live = Arc::new(Live::new(snapshot, Arc::default(), access_log));
     Ok(Prepared { live, carried, weights, listening, notes })
 }
@@ -218,10 +214,7 @@ impl Control {
         let change = &mut *change;
         let loaded = keygate_config::load(&self.path).map_err(|diagnostics| diagnostics.to_string())?;
         let config = loaded.config.clone();
-        // A file that is still being written looks like this.
-        if config.listeners.is_empty() {
-            return Err(format!("{}: there are no listeners", self.path.display()));
-        }
+        needs_listeners(&loaded)?;
         let token = admin_token(&config)?;
         let mut notes = warnings(&loaded);
         let mut weights = change.weights.clone();
@@ -347,6 +340,14 @@ fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, So
         }
     }
     Ok((kept, fresh))
+}
+
+/// A gateway without listeners is a file that is still being written, or meant for the signer alone.
+fn needs_listeners(loaded: &Loaded) -> Result<(), String> {
+    if loaded.config.listeners.is_empty() {
+        return Err(format!("{} has no listeners", loaded.source.path.display()));
+    }
+    Ok(())
 }
 
 fn admin_token(config: &Config) -> Result<Option<Arc<String>>, String> {
