@@ -113,7 +113,8 @@ fn events_arrive_over_http2_as_they_happen() {
 fn an_upload_reaches_the_origin_before_it_ends() {
     let raw = RawOrigin::start(vec![
         Step::ReadUntil(b"the end"),
-        Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()),
+        // Each request has a connection, and with it the steps, to itself.
+        Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok".to_vec()),
         Step::ReadToEnd,
     ]);
     let edge = Simple { servers: &[raw.server()], ..Simple::default() }.start();

@@ -29,6 +29,8 @@ impl Chain {
         for folder in ["XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"] {
             command.env(folder, parts().join("hardhat"));
         }
+        // Its lines are read here: no colours, whatever the terminal or the CI asks for.
+        command.env("FORCE_COLOR", "0").env("NO_COLOR", "1");
         let mut process = Process::spawn("hardhat", &mut command);
         let url = process.wait_until(SOON, "the chain says its address", |p| {
             let text = p.stdout();
