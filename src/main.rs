@@ -9,6 +9,7 @@ mod output;
 mod process;
 mod run;
 mod schema;
+mod supervise;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

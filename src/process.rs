@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 
+use rustix::process::{Resource, Rlimit, Signal as UnixSignal, getrlimit, set_parent_process_death_signal, setrlimit};
+use tokio::process::Command;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -17,6 +19,29 @@ pub fn log(default: &str) {
     let ansi = io::stderr().is_terminal();
     // A second call, from a test or the demo, changes nothing.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).try_init();
+}
+
+/// Raises the limit on open files as far as the system lets it, and says so when that is less than `wanted`.
+pub fn allow_open_files(wanted: u64) -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    if let Some(limit) = maximum.filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            wanted,
+            "the limit on open files is below what the listeners' connections may need: raise it (LimitNOFILE, ulimit -n), \
+             or lower limits.connections"
+        );
+    }
+    Ok(())
+}
+
+/// Has a child asked to end when the thread that starts it does.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| set_parent_process_death_signal(Some(UnixSignal::TERM)).map_err(Into::into));
+    }
 }
 
 /// SIGTERM and SIGINT: the first asks for an orderly end, the second for an end.

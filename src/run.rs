@@ -1,30 +1,23 @@
 //! `keygate run`, `keygate gateway`, `keygate signer`
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use keygate_config::Loaded;
 use keygate_gateway::{Control, Drained, Gateway};
 use keygate_signer::Signer;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::output::{self, Failed};
 use crate::process::{self, Stop};
-
-/// A signer that ends by itself is started again, after a pause that doubles up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+use crate::supervise::supervise;
 
 pub fn gateway(path: &Path) -> Result<(), Failed> {
     process::log("info");
     let loaded = output::load(path)?;
-    process::runtime()?.block_on(async {
-        let stop = Stop::new()?;
-        serve_gateway(loaded, stop.wait_then_exit_at_the_next()).await
-    })
+    // The certificates' keys are in this process' memory.
+    keygate_signer::harden()?;
+    process::runtime()?.block_on(async { serve_gateway(loaded, Stop::new()?).await })
 }
 
 pub fn signer(path: &Path) -> Result<(), Failed> {
@@ -42,42 +35,33 @@ pub fn signer(path: &Path) -> Result<(), Failed> {
     })
 }
 
-/// Both: the gateway here, the signer as a child, so that the process that parses the internet has no key.
+/// Both, as the file configures: each in a process of its own.
 pub fn run(path: &Path) -> Result<(), Failed> {
     process::log("info");
     let loaded = output::load(path)?;
     match (loaded.config.listeners.is_empty(), loaded.config.signer.is_some()) {
-        (true, true) => return signer(path),
-        (_, false) => return gateway(path),
-        (false, true) => {}
+        (true, true) => signer(path),
+        (_, false) => gateway(path),
+        // One thread: a child is ended with the thread that started it.
+        (false, true) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(supervise(path))
+        }
     }
-    process::runtime()?.block_on(async {
-        let mut stop = Stop::new()?;
-        let (stopping, stopped) = watch::channel(false);
-        let child = spawn_signer(path)?;
-        let keeper = tokio::spawn(keep_signer(path.to_owned(), child, stopped));
-        let served = serve_gateway(loaded, async move {
-            stop.wait().await;
-            let _ = stopping.send(true);
-            tokio::spawn(async move {
-                stop.wait().await;
-                std::process::exit(1);
-            });
-        })
-        .await;
-        // A gateway that could not start takes the signer with it: the channel is closed then.
-        let _ = keeper.await;
-        served
-    })
 }
 
-async fn serve_gateway(loaded: Loaded, shutdown: impl Future<Output = ()>) -> Result<(), Failed> {
+async fn serve_gateway(loaded: Loaded, stop: Stop) -> Result<(), Failed> {
+    // Before anything is served: until somebody listens for it, SIGHUP ends a process.
+    let signals = Signals::new()?;
+    let connections = loaded.config.listeners.values().map(|l| u64::from(l.limits.connections)).sum::<u64>();
+    // Each may need a connection to a server, and there are files, sockets and logs besides.
+    process::allow_open_files(connections * 2 + 256)?;
     let gateway = Gateway::start(loaded).await?;
     for (listener, address) in gateway.addresses().await {
         tracing::info!(listener, %address, "listening");
     }
-    let signals = tokio::spawn(on_signals(gateway.control()));
-    let drained = gateway.run(shutdown).await;
+    let signals = tokio::spawn(signals.follow(gateway.control()));
+    let drained = gateway.run(stop.wait_then_exit_at_the_next()).await;
     signals.abort();
     match drained {
         Drained::Complete => tracing::info!("drained: every request has ended"),
@@ -87,55 +71,23 @@ async fn serve_gateway(loaded: Loaded, shutdown: impl Future<Output = ()>) -> Re
 }
 
 /// SIGHUP reloads, SIGUSR1 opens the access log again.
-async fn on_signals(control: Arc<Control>) {
-    let (Ok(mut hangup), Ok(mut user1)) = (signal(SignalKind::hangup()), signal(SignalKind::user_defined1())) else {
-        tracing::error!("SIGHUP and SIGUSR1 cannot be listened for");
-        return;
-    };
-    loop {
-        tokio::select! {
-            // What came of it is logged there.
-            _ = hangup.recv() => drop(control.reload().await),
-            _ = user1.recv() => control.live.access_log.load().reopen(),
-        }
-    }
+struct Signals {
+    hangup: Signal,
+    reopen: Signal,
 }
 
-fn spawn_signer(path: &Path) -> std::io::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["signer", "--config"]).arg(path).stdin(Stdio::null()).kill_on_drop(true);
-    // SAFETY: prctl is async-signal-safe. A signer must not outlive the process that would stop it.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)).map_err(Into::into)
-        });
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { hangup: signal(SignalKind::hangup())?, reopen: signal(SignalKind::user_defined1())? })
     }
-    command.spawn()
-}
 
-/// Starts the signer again when it ends by itself, until told to stop; then asks it to end, and waits.
-async fn keep_signer(path: std::path::PathBuf, mut child: Child, mut stopped: watch::Receiver<bool>) {
-    let mut pause = Duration::from_millis(500);
-    loop {
-        tokio::select! {
-            ended = child.wait() => {
-                let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                tracing::error!(status, ?pause, "the signer has ended; it is started again");
+    async fn follow(mut self, control: Arc<Control>) {
+        loop {
+            tokio::select! {
+                // What came of it is logged there.
+                _ = self.hangup.recv() => drop(control.reload().await),
+                _ = self.reopen.recv() => control.live.access_log.load().reopen(),
             }
-            _ = stopped.wait_for(|stop| *stop) => break,
-        }
-        let spawned = tokio::select! {
-            () = tokio::time::sleep(pause) => spawn_signer(&path),
-            _ = stopped.wait_for(|stop| *stop) => return,
-        };
-        pause = (pause * 2).min(LONGEST_PAUSE);
-        match spawned {
-            Ok(started) => child = started,
-            Err(error) => tracing::error!(%error, "the signer cannot be started"),
         }
     }
-    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-    let _ = child.wait().await;
 }

@@ -5,5 +5,6 @@
 mod gateway;
 mod harness;
 mod signer;
+mod supervise;
 mod support;
 mod vectors;

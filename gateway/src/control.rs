@@ -241,6 +241,7 @@ impl Control {
         let generation = snapshot.generation;
         self.live.swap(snapshot);
         if let Some(access_log) = access_log {
+            // The one before writes what it has been handed, and ends.
             self.live.access_log.store(access_log);
         }
         self.admin_token.store(token);
@@ -295,7 +296,7 @@ impl Control {
         weights.set(in_file, wanted.clone());
         weights.save()?;
         change.weights = weights;
-        self.live.swap(next);
+        self.live.swap_weights(next, name);
         tracing::info!(route = name, weights = ?wanted, "weights set");
         Ok(version)
     }
@@ -332,9 +333,9 @@ fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, So
                 None => {
                     let bound = match current.iter().find(|l| l.configured == *address && address.port() != 0) {
                         Some(other) => other.renamed(name),
-                        None => Listening::bind(name, *address),
+                        None => Listening::bind(name, *address).map_err(|error| error.to_string())?,
                     };
-                    fresh.push(Arc::new(bound.map_err(|error| error.to_string())?));
+                    fresh.push(Arc::new(bound));
                 }
             }
         }

@@ -129,6 +129,7 @@ impl Gateway {
         };
         tasks.shutdown().await;
         drop(self.threads);
+        self.control.live.access_log.load().flush();
         drained
     }
 }

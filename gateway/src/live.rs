@@ -3,7 +3,7 @@
 //! A request keeps the snapshot it began with. What must outlive a snapshot (rate limit state, servers known to be
 //! down, counters, session tickets) is kept in [`Carried`] by identity, and every snapshot holds it by reference.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -54,25 +54,43 @@ impl Live {
         self.publish();
     }
 
+    /// As [`Self::swap`], when nothing but one route's weights differs.
+    pub(crate) fn swap_weights(&self, snapshot: Snapshot, route: &str) {
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(snapshot.clone());
+        self.publish_generation(&snapshot);
+        if let Some(route) = snapshot.routes.iter().find(|r| r.name == route) {
+            self.publish_weights(route);
+        }
+    }
+
     /// Tells the metrics what is in force.
     fn publish(&self) {
         let snapshot = self.snapshot.load();
-        self.metrics.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+        self.publish_generation(&snapshot);
         self.metrics.weights.reset();
         for route in &snapshot.routes {
-            for backend in &route.backends {
-                let labels = [route.name.as_str(), &backend.upstream.name];
-                self.metrics.weights.with_label_values(&labels).set(i64::from(backend.weight));
-            }
+            self.publish_weights(route);
         }
         self.metrics.certificate_expiry.reset();
-        for (name, listener) in &snapshot.listeners {
+        for (name, listener) in snapshot.listeners.iter() {
             for (files, certificate) in listener.certificates.iter().flat_map(|c| &c.all) {
                 let seconds = certificate.not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
                 let labels = [name.as_str(), &files.cert.to_string_lossy()];
                 let expiry = self.metrics.certificate_expiry.with_label_values(&labels);
                 expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
             }
+        }
+    }
+
+    fn publish_generation(&self, snapshot: &Snapshot) {
+        self.metrics.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+    }
+
+    fn publish_weights(&self, route: &Route) {
+        for backend in &route.backends {
+            let labels = [route.name.as_str(), &backend.upstream.name];
+            self.metrics.weights.with_label_values(&labels).set(i64::from(backend.weight));
         }
     }
 }
@@ -85,9 +103,9 @@ pub struct Snapshot {
     /// The file it was made of.
     pub loaded: Arc<Loaded>,
     /// Listeners by name.
-    pub listeners: HashMap<String, Arc<ListenerPolicy>>,
+    pub listeners: Arc<HashMap<String, Arc<ListenerPolicy>>>,
     /// Upstreams by name.
-    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    pub upstreams: Arc<BTreeMap<String, Arc<Upstream>>>,
     /// Routes, in the order of the file.
     pub routes: Vec<Arc<Route>>,
     router: Arc<Router>,
@@ -211,7 +229,8 @@ impl Carried {
         self.upstreams.retain(|name, _| config.upstreams.contains_key(name));
         self.limits.retain(|name, _| config.rate_limits.contains_key(name));
         self.tickets.retain(|name, _| config.listeners.contains_key(name));
-        self.turns.retain(|name, _| snapshot.routes.iter().any(|route| route.name == *name));
+        let routes: HashSet<&str> = snapshot.routes.iter().map(|route| route.name.as_str()).collect();
+        self.turns.retain(|name, _| routes.contains(name.as_str()));
     }
 
     /// Builds a snapshot completely, without any effect on the one in force.
@@ -235,8 +254,9 @@ impl Carried {
         let upstreams = self.upstreams(config);
         let limits = self.limits(config);
         let mut routes = Vec::with_capacity(config.routes.len());
+        let before: HashMap<&str, &Arc<Route>> =
+            previous.iter().flat_map(|p| &p.routes).map(|route| (route.name.as_str(), route)).collect();
         for route in &config.routes {
-            let before = previous.and_then(|p| p.routes.iter().find(|r| r.name == route.name.value));
             let backends: Vec<Backend> = route
                 .backends
                 .iter()
@@ -247,11 +267,12 @@ impl Carried {
                 })
                 .collect();
             let in_force: Vec<u32> = backends.iter().map(|backend| backend.weight).collect();
-            let same = |r: &&Arc<Route>| {
+            let same = |r: &&&Arc<Route>| {
                 let of = |b: &[Backend]| b.iter().map(|b| (b.upstream.name.clone(), b.weight)).collect::<Vec<_>>();
                 of(&r.backends) == of(&backends)
             };
-            let version = before.filter(same).map_or_else(|| self.version(generation), |r| r.version.clone());
+            let kept = before.get(route.name.as_str()).filter(same);
+            let version = kept.map_or_else(|| self.version(generation), |r| r.version.clone());
             routes.push(Arc::new(Route {
                 name: route.name.value.clone(),
                 hosts: route.hosts.iter().map(|host| host.value.clone()).collect(),
@@ -267,6 +288,7 @@ impl Carried {
         }
         let table = routes.iter().enumerate().map(|(n, route)| (route.hosts.iter().collect(), &route.path, n));
         let router = Arc::new(Router::new(table).map_err(|error| error.to_string())?);
+        let (listeners, upstreams) = (Arc::new(listeners), Arc::new(upstreams));
         Ok(Snapshot { generation, loaded: Arc::new(loaded), listeners, upstreams, routes, router })
     }
 

@@ -47,23 +47,19 @@ impl Weights {
         self.routes.get(&route.name.value)?.live.get(upstream).copied()
     }
 
-    /// Drops what the file has overtaken: weights there that changed since, routes that are gone. Says which.
+    /// Drops what the file has overtaken: weights that changed there since they were set live. Says which.
+    ///
+    /// A route that is gone keeps its entry: it may be back with the next edit, and must not then take traffic as it did
+    /// before somebody moved it.
     pub fn reconcile(&mut self, config: &Config) -> Vec<String> {
         let mut notes = Vec::new();
-        self.routes.retain(|name, entry| {
-            let in_file = config.routes.iter().find(|route| route.name.value == *name).map(|route| in_file(route));
-            match in_file {
-                Some(file) if file == entry.file => true,
-                Some(_) => {
-                    notes.push(format!("route {name}: its weights changed in the file; the live weights are dropped"));
-                    false
-                }
-                None => {
-                    notes.push(format!("route {name} is gone from the file; its live weights are dropped"));
-                    false
-                }
+        for route in &config.routes {
+            let name = &route.name.value;
+            if self.routes.get(name).is_some_and(|entry| entry.file != in_file(route)) {
+                self.routes.remove(name);
+                notes.push(format!("route {name}: its weights changed in the file; the live weights are dropped"));
             }
-        });
+        }
         notes
     }
 
@@ -113,6 +109,12 @@ mod tests {
         keygate_config::parse(keygate_config::Source { path: "keygate.toml".into(), text }).unwrap().config
     }
 
+    fn empty() -> Config {
+        keygate_config::parse(keygate_config::Source { path: "keygate.toml".into(), text: String::new() })
+            .unwrap()
+            .config
+    }
+
     fn live(blue: u32, green: u32) -> BTreeMap<String, u32> {
         BTreeMap::from([("blue".into(), blue), ("green".into(), green)])
     }
@@ -127,6 +129,10 @@ mod tests {
 
         let mut weights = Weights::load(dir.path()).unwrap();
         assert!(weights.reconcile(&file).is_empty());
+        assert_eq!(weights.live(&file.routes[0], "green"), Some(50));
+
+        // A file that is saved in two steps, or a route taken out by mistake.
+        assert!(weights.reconcile(&empty()).is_empty());
         assert_eq!(weights.live(&file.routes[0], "green"), Some(50));
 
         let notes = weights.reconcile(&config(80, 20));

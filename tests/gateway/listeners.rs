@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use super::client::tcp;
 use super::{Client, Edge, Simple, TLS, tls_home};
-use crate::support::{Ca, Home, Origin, curl, free_port, try_curl};
+use crate::support::{Ca, Home, Origin, SOON, curl, free_port, try_curl};
 
 #[test]
 fn several_addresses_of_both_families() {
@@ -115,6 +115,44 @@ fn connections_beyond_the_limit_wait_for_their_turn() {
     edge.config(&more.toml());
     edge.home.run(["reload"]).success();
     assert_eq!(fourth.reply().status, 200);
+}
+
+#[test]
+fn an_idle_address_takes_no_place_from_a_busy_one() {
+    let origin = Origin::start("blue");
+    let listener = "limits.connections = 1";
+    let more = free_port();
+    let toml = Simple { servers: &[origin.server()], listener, ..Simple::default() }.toml();
+    let binds = format!("bind = [\"127.0.0.1:$HTTP\", \"127.0.0.1:{more}\", \"[::1]:$HTTP\"]");
+    let edge = Edge::start(&Home::new(""), &toml.replace("bind = [\"127.0.0.1:$HTTP\"]", &binds));
+    for _ in 0..20 {
+        assert_eq!(Client::connect(more).get("/").status, 200);
+        assert_eq!(edge.client().get("/").status, 200);
+    }
+}
+
+#[test]
+fn the_limit_on_open_files_is_raised_and_what_is_too_low_is_said() {
+    let origin = Origin::start("blue");
+    let started = |connections: u32| {
+        let (home, http) = (Home::new(""), free_port());
+        let listener = format!("limits.connections = {connections}");
+        let toml = Simple { servers: &[origin.server()], listener: &listener, ..Simple::default() }.toml();
+        home.config(&toml.replace("$HTTP", &http.to_string()));
+        let shell =
+            format!("ulimit -Sn 64; ulimit -Hn 1000; exec {} gateway -c keygate.toml", env!("CARGO_BIN_EXE_keygate"));
+        let mut keygate = home.spawn(&mut home.command_of("sh", ["-c", &shell]));
+        keygate.wait_until(SOON, "it listens", |_| TcpStream::connect(("127.0.0.1", http)).ok());
+        let open: Vec<Client> = (0..100).map(|_| Client::connect(http)).collect();
+        for mut client in open {
+            assert_eq!(client.get("/").status, 200);
+        }
+        keygate.stderr()
+    };
+    let said = started(200);
+    assert!(!said.contains("open files"), "{said}");
+    let said = started(2000);
+    assert!(said.contains("the limit on open files is below"), "{said}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Where changes come from, what they keep, and what they say.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -84,6 +86,7 @@ fn a_broken_file_changes_nothing_and_is_reported() {
     let before = edge.status();
     for (n, (broken, why)) in [
         (good.replace("[[routes]]", "[[routes"), "keygate.toml:"),
+        (String::new(), "has no listeners"),
         (good.replace("name = \"all\"", "nam = \"all\""), "unknown field `nam`"),
         (good.replace("upstream = \"green\"", "upstream = \"gren\""), "no upstreams is named \"gren\""),
         (format!("{good}\n[listeners.x]\nbind = [\"192.0.2.1:1\"]\n"), "cannot bind 192.0.2.1:1"),
@@ -152,6 +155,12 @@ fn live_weights_survive_a_restart_and_a_crash() {
     assert_eq!(edge.home.run(["reload", "--json"]).json()["notes"], json!([]));
     assert_eq!(difference(&edge), wanted);
     assert!(all_green(&edge));
+    // A route that is gone for a while comes back as it was.
+    edge.config(&toml(&blue, &green, [90, 10], "two").replace("name = \"all\"", "name = \"other\""));
+    edge.home.run(["reload"]).success();
+    edge.config(&toml(&blue, &green, [90, 10], "two"));
+    edge.home.run(["reload"]).success();
+    assert_eq!(difference(&edge), wanted);
     let metric = |upstream| edge.metric("keygate_route_weight", &[("route", "all"), ("upstream", upstream)]);
     assert_eq!((metric("blue"), metric("green")), (Some(0.0), Some(100.0)));
 }
@@ -221,6 +230,35 @@ fn listeners_come_and_go() {
     });
     assert_eq!(edge.status()["listeners"].as_array().map(Vec::len), Some(1));
     assert_eq!((client.get("/").status, at_second.get("/").status), (200, 200));
+}
+
+#[test]
+fn a_listener_renamed_under_load_loses_no_connection() {
+    let origin = Origin::start("blue");
+    let simple = Simple { servers: &[origin.server()], ..Simple::default() };
+    let edge = simple.start();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut asked = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        assert_eq!(edge.client().get("/").status, 200);
+                        asked += 1;
+                    }
+                    asked
+                })
+            })
+            .collect();
+        for turn in 0..30 {
+            edge.config(&simple.toml().replace("[listeners.http]", &format!("[listeners.name{turn}]")));
+            edge.home.run(["reload"]).success();
+        }
+        stop.store(true, Ordering::Relaxed);
+        let asked: usize = asking.into_iter().map(|thread| thread.join().expect("every answer is 200")).sum();
+        assert!(asked > 100, "{asked}");
+    });
 }
 
 #[test]

@@ -79,6 +79,20 @@ fn an_idle_connection_ends_without_a_word() {
 }
 
 #[test]
+fn an_idle_connection_of_http2_ends_too() {
+    let ca = Ca::new();
+    let (origin, home) = (Origin::start("blue"), tls_home(&ca, &["localhost"]));
+    let listener = format!("{TLS}timeouts.idle = \"300ms\"\n");
+    let edge = Simple { servers: &[origin.server()], rest: &listener, ..Simple::default() }.start_in(&home);
+    let mut client = Client::connect_tls(edge.https, "localhost", &tls_config(&ca, &["h2"]));
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let started = Instant::now();
+    // Its settings, and its farewell.
+    assert!(!client.rest().is_empty());
+    assert!((Duration::from_millis(200)..BUSY).contains(&started.elapsed()), "{:?}", started.elapsed());
+}
+
+#[test]
 fn a_body_that_pauses_is_408() {
     let raw = RawOrigin::start(vec![Step::ReadToEnd]);
     let listener = "timeouts.request_body = \"300ms\"";

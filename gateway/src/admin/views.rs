@@ -145,7 +145,7 @@ pub(super) fn route(route: &Route) -> RouteView {
 
 pub(super) fn certificates(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateView> {
     let mut views = Vec::new();
-    for (listener, policy) in &snapshot.listeners {
+    for (listener, policy) in snapshot.listeners.iter() {
         for (n, (files, certificate)) in policy.certificates.iter().flat_map(|c| &c.all).enumerate() {
             let left = match certificate.not_after.duration_since(now) {
                 Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

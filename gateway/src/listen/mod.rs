@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http1::door::{Door, FIRST_HEAD_IN_DRAIN, NoHead};
 use crate::http1::head::{Limits, Refusal};
-use crate::live::{ListenerPolicy, Live};
-use crate::proxy::{Edge, EdgeProxy};
+use crate::live::{ListenerPolicy, Live, Snapshot};
+use crate::proxy::{Edge, EdgeProxy, Http2};
 
 /// A client's bytes, plain or out of TLS.
 pub type ClientStream = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>;
@@ -57,7 +57,7 @@ pub struct Listening {
     pub address: SocketAddr,
     /// Where, as the file says.
     pub configured: SocketAddr,
-    socket: std::net::TcpListener,
+    socket: Arc<std::net::TcpListener>,
     stop: CancellationToken,
 }
 
@@ -80,18 +80,15 @@ impl Listening {
         };
         let socket = bind().map_err(|error| io::Error::new(error.kind(), format!("cannot bind {address}: {error}")))?;
         let stop = CancellationToken::new();
-        Ok(Self { listener: listener.into(), address: socket.local_addr()?, configured: address, socket, stop })
+        let (address, configured) = (socket.local_addr()?, address);
+        Ok(Self { listener: listener.into(), address, configured, socket: Arc::new(socket), stop })
     }
 
     /// The same socket under another listener's name.
-    ///
-    /// # Errors
-    /// When the system has no file descriptor left.
-    pub fn renamed(&self, listener: &str) -> io::Result<Self> {
-        let socket = self.socket.try_clone()?;
-        let stop = CancellationToken::new();
-        let (address, configured) = (self.address, self.configured);
-        Ok(Self { listener: listener.into(), address, configured, socket, stop })
+    #[must_use]
+    pub fn renamed(&self, listener: &str) -> Self {
+        let (address, configured, socket) = (self.address, self.configured, self.socket.clone());
+        Self { listener: listener.into(), address, configured, socket, stop: CancellationToken::new() }
     }
 
     /// Ends the accept loops; connections go on.
@@ -132,6 +129,12 @@ impl Slots {
         }
     }
 
+    /// Takes a place whatever the limit: the connection has been accepted, and there is no later.
+    fn take_at_once(self: &Arc<Self>) -> Slot {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Slot(self.clone())
+    }
+
     /// Lets those who wait look again.
     pub(crate) fn wake(&self) {
         self.freed.notify_waiters();
@@ -156,27 +159,36 @@ pub async fn accept(worker: Worker, listening: Arc<Listening>, slots: Arc<Slots>
             return;
         }
     };
-    let next = async || {
-        let limit =
-            || worker.live.snapshot().listeners.get(&*listening.listener).map_or(u32::MAX, |l| l.limits.connections);
-        let slot = slots.take(limit).await;
-        (slot, socket.accept().await)
+    let named = |snapshot: &Snapshot| snapshot.listeners.get(&*listening.listener).cloned();
+    let Some(mut policy) = named(&worker.live.snapshot()) else {
+        return;
     };
-    let spawn = |stream: TcpStream, peer: SocketAddr, slot: Slot| {
-        let (serving, listener) = (worker.clone(), listening.listener.clone());
+    let serve = |stream: TcpStream, peer: SocketAddr, policy: &Arc<ListenerPolicy>, slot: Slot| {
+        let (serving, listener, policy) = (worker.clone(), listening.listener.clone(), policy.clone());
         worker.connections.spawn(async move {
-            serving.serve(stream, peer, &listener).await;
+            serving.serve(stream, peer, listener, policy).await;
             drop(slot);
         });
     };
     loop {
-        let (slot, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = listening.stop.cancelled() => break,
-            next = next() => next,
+            accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => spawn(stream, peer, slot),
+            Ok((stream, peer)) => {
+                // A connection first, then a place for it: an idle address takes no place away from a busy one. What
+                // else comes waits in the kernel.
+                let limit = || named(&worker.live.snapshot()).map_or(u32::MAX, |policy| policy.limits.connections);
+                let slot = tokio::select! {
+                    slot = slots.take(limit) => slot,
+                    () = listening.stop.cancelled() => slots.take_at_once(),
+                };
+                // A listener that was just taken out of the file ends under the policy it had.
+                policy = named(&worker.live.snapshot()).unwrap_or(policy);
+                serve(stream, peer, &policy, slot);
+            }
             Err(error) => {
                 // Out of file descriptors or memory: others end, and then there is room.
                 if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
@@ -187,10 +199,13 @@ pub async fn accept(worker: Worker, listening: Arc<Listening>, slots: Arc<Slots>
             }
         }
     }
+    if Arc::strong_count(&listening.socket) > 1 {
+        // It has another name now, under which what the kernel has accepted already is served.
+        return;
+    }
     // What the kernel has accepted already would be reset with the socket: it is served.
     while let Ok(Ok((stream, peer))) = timeout(Duration::ZERO, socket.accept()).await {
-        slots.open.fetch_add(1, Ordering::AcqRel);
-        spawn(stream, peer, Slot(slots.clone()));
+        serve(stream, peer, &policy, slots.take_at_once());
     }
 }
 
@@ -201,12 +216,9 @@ pub(crate) async fn drained_for(mut drain: watch::Receiver<bool>, patience: Dura
 }
 
 impl Worker {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, listener: &Arc<str>) {
-        let Some(policy) = self.live.snapshot().listeners.get(&**listener).cloned() else {
-            return;
-        };
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, listener: Arc<str>, policy: Arc<ListenerPolicy>) {
         let metrics = self.live.metrics.clone();
-        let _open = metrics.connection(listener);
+        let _open = metrics.connection(&listener);
         let _ = stream.set_nodelay(true);
         let fd = stream.as_raw_fd();
         let (io, tls, h2): (ClientStream, _, _) = match &policy.tls {
@@ -250,7 +262,7 @@ impl Worker {
             }
         };
         let connection = Arc::new(Connection {
-            listener: listener.clone(),
+            listener,
             peer,
             tls,
             h2,
@@ -264,14 +276,14 @@ impl Worker {
     }
 
     async fn serve_h2(&self, mut door: Box<Door>) {
-        let wait = door.connection().policy.timeouts.request_head.0;
+        let timeouts = door.connection().policy.timeouts;
         let begun = tokio::select! {
             biased;
-            begun = door.expect_h2(wait) => begun,
+            begun = door.expect_h2(timeouts.request_head.0) => begun,
             () = drained_for(self.drain.clone(), FIRST_HEAD_IN_DRAIN) => false,
         };
         if begun {
-            self.proxy.process_new(door, &self.drain).await;
+            Arc::new(Http2::new(self.proxy.clone(), timeouts.idle.0)).process_new(door, &self.drain).await;
         }
     }
 

@@ -13,8 +13,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use keygate_config::ListenerLimits;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -52,13 +55,49 @@ pub fn edge_proxy(live: Arc<Live>) -> Arc<EdgeProxy> {
     let mut h2 = H2Options::new();
     h2.max_concurrent_streams(H2_STREAMS).max_header_list_size(H2_HEADER_LIST);
     proxy.h2_options = Some(h2);
-    let mut options = pingora_core::apps::HttpServerOptions::default();
-    // Refused in `request_filter`, with our own error.
-    options.allow_connect_method_proxying = true;
-    options.h2_idle_timeout = Some(Duration::from_secs(75));
-    proxy.server_options = Some(options);
+    proxy.server_options = Some(server_options());
     proxy.handle_init_modules();
     Arc::new(proxy)
+}
+
+fn server_options() -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    // Refused in `request_filter`, with our own error.
+    options.allow_connect_method_proxying = true;
+    options
+}
+
+/// The proxy for HTTP/2 connections that may be idle for so long.
+pub(crate) struct Http2 {
+    proxy: Arc<EdgeProxy>,
+    options: HttpServerOptions,
+}
+
+impl Http2 {
+    pub(crate) fn new(proxy: Arc<EdgeProxy>, idle: Duration) -> Self {
+        let mut options = server_options();
+        options.h2_idle_timeout = Some(idle);
+        Self { proxy, options }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Http2 {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
 }
 
 #[async_trait]
@@ -175,7 +214,10 @@ impl ProxyHttp for Edge {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let (Some(upstream), Some(server)) = (&exchange.upstream, exchange.tried.last()) {
-            if upstream.servers[*server].failed() {
+            // No descriptor or port left here is not the server's failure.
+            let ours =
+                matches!(error.etype(), ErrorType::SocketError | ErrorType::BindError | ErrorType::InternalError);
+            if !ours && upstream.servers[*server].failed() {
                 tracing::warn!(upstream = upstream.name, server = %peer._address, %error, "left out for a while");
             }
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -75,13 +74,14 @@ pub struct Line<'a> {
 pub struct AccessLog {
     lines: Option<SyncSender<Vec<u8>>>,
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     lost: AtomicU64,
     reopen: AtomicBool,
+    /// How often the writer has written all there was when it was asked to.
+    flushed: AtomicU64,
 }
 
 enum Target {
@@ -97,16 +97,16 @@ impl AccessLog {
     pub fn open(path: &str) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let target = match path {
-            "off" => return Ok(Self { lines: None, shared, writer: None }),
+            "off" => return Ok(Self { lines: None, shared }),
             "stdout" => Target::Stdout(io::stdout()),
             path => Target::File(path.into(), open(path.as_ref())?),
         };
         let (lines, queue) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new().name("access-log".into()).spawn({
+        std::thread::Builder::new().name("access-log".into()).spawn({
             let shared = shared.clone();
             move || write(&queue, target, &shared)
         })?;
-        Ok(Self { lines: Some(lines), shared, writer: Some(writer) })
+        Ok(Self { lines: Some(lines), shared })
     }
 
     /// Whether lines are wanted at all.
@@ -131,25 +131,26 @@ impl AccessLog {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// Opens the file again before the next line, for log rotation.
-    pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
-    }
-}
-
-impl Drop for AccessLog {
-    /// Waits until what was handed over is written, but not for ever.
-    fn drop(&mut self) {
-        self.lines = None;
-        let Some(writer) = self.writer.take() else { return };
+    /// Waits until what was handed over is written, but not for ever. Blocks.
+    pub fn flush(&self) {
+        let Some(lines) = &self.lines else { return };
         let deadline = Instant::now() + LAST_LINES;
-        while !writer.is_finished() {
+        let before = self.shared.flushed.load(Ordering::Acquire);
+        let mut asked = false;
+        while self.shared.flushed.load(Ordering::Acquire) == before {
+            // An empty line asks the writer to say that it has come so far.
+            asked = asked || lines.try_send(Vec::new()).is_ok();
             if Instant::now() > deadline {
                 tracing::warn!("the last access log lines are lost: nobody takes them");
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Opens the file again before the next line, for log rotation.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
     }
 }
 
@@ -163,13 +164,16 @@ fn write(queue: &Receiver<Vec<u8>>, mut target: Target, shared: &Shared) {
     let mut batch = Vec::new();
     while let Ok(first) = queue.recv() {
         batch.clear();
-        batch.extend_from_slice(&first);
-        let mut lines = 1;
-        while batch.len() < 64 << 10
-            && let Ok(line) = queue.try_recv()
-        {
+        let (mut lines, mut flushes) = (0, 0);
+        let mut next = Some(first);
+        while let Some(line) = next {
+            if line.is_empty() {
+                flushes += 1
+            } else {
+                lines += 1
+            }
             batch.extend_from_slice(&line);
-            lines += 1;
+            next = if batch.len() < 64 << 10 { queue.try_recv().ok() } else { None };
         }
         if shared.reopen.swap(false, Ordering::Acquire)
             && let Target::File(path, file) = &mut target
@@ -188,6 +192,7 @@ fn write(queue: &Receiver<Vec<u8>>, mut target: Target, shared: &Shared) {
         {
             tracing::error!(%error, "access log lines are being lost");
         }
+        shared.flushed.fetch_add(flushes, Ordering::Release);
     }
 }
 
@@ -227,7 +232,7 @@ mod tests {
         for n in 0..1000 {
             log.log(&line(&n.to_string()));
         }
-        drop(log);
+        log.flush();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 1000);
         for (n, line) in text.lines().enumerate() {
@@ -242,7 +247,7 @@ mod tests {
         let log = AccessLog::open("/dev/full").unwrap();
         log.log(&line("a"));
         let shared = log.shared.clone();
-        drop(log);
+        log.flush();
         assert_eq!(shared.lost.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,0 +1,139 @@
+//! `keygate run` with a signer: two processes, started, watched and ended by a third.
+
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Home, Keygate, Origin, Response, SOON, curl, free_port, wait_until};
+
+/// Gateway and signer, as one file configures them.
+struct Both {
+    keygate: Keygate,
+    home: Home,
+    http: u16,
+    _origin: Origin,
+}
+
+impl Both {
+    #[track_caller]
+    fn start() -> Self {
+        let (origin, http) = (Origin::start("blue"), free_port());
+        let home = Home::new(&format!(
+            r#"
+            [listeners.http]
+            bind = ["127.0.0.1:{http}"]
+            [upstreams.service]
+            servers = ["{}"]
+            [[routes]]
+            name = "all"
+            backends = [{{ upstream = "service" }}]
+            [signer]
+            listen = "unix:state/signer.sock"
+            ledger = "sqlite:ledger/ledger.db"
+            allow_local_keys = true
+            [signer.keys.dev]
+            local = {{ path = "dev.key" }}
+            "#,
+            origin.server()
+        ));
+        home.secret("dev.key", "11".repeat(32));
+        let mut both = Self { keygate: home.start("run"), home, http, _origin: origin };
+        both.wait_ready();
+        both
+    }
+
+    #[track_caller]
+    fn wait_ready(&mut self) {
+        let socket = self.home.path("state/signer.sock");
+        let http = self.http;
+        self.keygate.wait_until(SOON, "both serve", |_| {
+            let signer = std::os::unix::net::UnixStream::connect(&socket).is_ok();
+            (signer && std::net::TcpStream::connect(("127.0.0.1", http)).is_ok()).then_some(())
+        });
+    }
+
+    /// The process that is started with this command.
+    #[track_caller]
+    fn child(&self, command: &str) -> Pid {
+        let pid = self.keygate.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("a running process");
+        let runs = |pid: &&str| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).nth(1) == Some(command.as_bytes())
+        };
+        let found = children.split_whitespace().find(runs).unwrap_or_else(|| panic!("no {command} in {children:?}"));
+        Pid::from_raw(found.parse().expect("a number")).expect("not zero")
+    }
+
+    fn get(&self) -> Response {
+        curl([format!("http://127.0.0.1:{}/", self.http)])
+    }
+}
+
+fn ended(pid: Pid) {
+    wait_until(SOON, "a process ends", || {
+        (!Path::new(&format!("/proc/{}", pid.as_raw_nonzero())).exists()).then_some(())
+    });
+}
+
+#[test]
+fn the_gateway_has_neither_the_key_nor_the_credentials() {
+    let both = Both::start();
+    let environment = |pid: Pid| {
+        let environment = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).expect("tests run as root");
+        String::from_utf8_lossy(&environment).into_owned()
+    };
+    let (gateway, signer) = (both.child("gateway"), both.child("signer"));
+    assert!(environment(signer).contains("AWS_SECRET_ACCESS_KEY="));
+    let seen = environment(gateway);
+    assert!(seen.contains("PATH=") && !seen.contains("AWS_"), "{seen}");
+    assert_eq!(both.get().status, 200);
+}
+
+#[test]
+fn a_signer_that_ends_is_started_again_and_the_gateway_does_not_notice() {
+    let mut both = Both::start();
+    let (gateway, signer) = (both.child("gateway"), both.child("signer"));
+    kill_process(signer, Signal::KILL).expect("it runs");
+    both.keygate.wait_until(SOON, "it is said", |p| p.stderr().contains("it is started again").then_some(()));
+    assert_eq!(both.get().status, 200);
+    both.keygate
+        .wait_until(SOON, "another signer starts", |p| (p.stderr().matches("key loaded").count() >= 2).then_some(()));
+    both.wait_ready();
+    assert_ne!(both.child("signer"), signer);
+    assert_eq!(both.child("gateway"), gateway);
+}
+
+#[test]
+fn signals_are_handed_on() {
+    let mut both = Both::start();
+    let (gateway, signer) = (both.child("gateway"), both.child("signer"));
+    both.keygate.signal(Signal::HUP);
+    both.keygate.wait_until(SOON, "the gateway reloads", |p| p.stderr().contains("reloaded").then_some(()));
+    both.keygate.sigterm();
+    assert_eq!(both.keygate.wait(SOON).code(), Some(0), "{}", both.keygate.logs());
+    ended(gateway);
+    ended(signer);
+    for socket in ["state/admin.sock", "state/signer.sock"] {
+        assert!(!both.home.path(socket).exists(), "{socket}");
+    }
+}
+
+#[test]
+fn without_its_gateway_it_ends_and_says_so() {
+    let mut both = Both::start();
+    let signer = both.child("signer");
+    kill_process(both.child("gateway"), Signal::KILL).expect("it runs");
+    assert_eq!(both.keygate.wait(SOON).code(), Some(1));
+    assert!(both.keygate.stderr().contains("the gateway has ended"), "{}", both.keygate.logs());
+    ended(signer);
+}
+
+#[test]
+fn killed_it_leaves_nothing_running() {
+    let mut both = Both::start();
+    let (gateway, signer) = (both.child("gateway"), both.child("signer"));
+    both.keygate.kill9();
+    ended(gateway);
+    ended(signer);
+}
