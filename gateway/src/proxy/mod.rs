@@ -101,14 +101,16 @@ impl ProxyHttp for Edge {
             return self.answer(session, exchange, 301, "moved", "this service speaks https").await;
         }
         let raw = String::from_utf8_lossy(request.raw_path()).into_owned();
-        let path = match path::canonical(raw.split('?').next().unwrap_or_default()) {
-            Ok(path) => path,
+        let route = path::Readings::new(raw.split('?').next().unwrap_or_default())
+            .and_then(|path| path.agree(|path| exchange.snapshot().route(&exchange.host, path)));
+        let route = match route {
+            Ok(route) => route.cloned(),
             Err(error) => {
                 self.live.metrics.refused.with_label_values(&["path"]).inc();
                 return self.answer(session, exchange, 400, "bad-path", &error.to_string()).await;
             }
         };
-        let Some(route) = exchange.snapshot().route(&exchange.host, &path).cloned() else {
+        let Some(route) = route else {
             return self.answer(session, exchange, 404, "no-route", "nothing is served here").await;
         };
         exchange.route = Some(route.clone());
