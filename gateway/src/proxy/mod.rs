@@ -21,7 +21,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
-use crate::http1::head::Refusal;
+use crate::http1::head::{self, Refusal};
 use crate::live::Live;
 use crate::policy::limit::whole_seconds;
 use crate::policy::{forward, path};
@@ -81,7 +81,7 @@ impl ProxyHttp for Edge {
         session.set_read_timeout(Some(listener.timeouts.request_body.0));
         session.set_write_timeout(Some(listener.timeouts.send.0));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        if let Some(refusal) = exceeds(session, &listener.limits) {
+        if let Err(refusal) = check_http2(session, &listener.limits) {
             self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
             let (status, detail) = (refusal.status(), refusal.to_string());
             return self.answer(session, exchange, status, "malformed-request", &detail).await;
@@ -313,20 +313,25 @@ impl ProxyHttp for Edge {
     }
 }
 
-/// Whether an HTTP/2 head is larger than the listener allows; the front door has seen to those of HTTP/1. Counted as
+/// Holds an HTTP/2 head to the rules and limits of HTTP/1, whose heads the front door has seen to. Its size is counted as
 /// the same head would be in HTTP/1, a line for each field.
-fn exceeds(session: &Session, limits: &ListenerLimits) -> Option<Refusal> {
+fn check_http2(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), Refusal> {
     if !session.is_http2() {
-        return None;
+        return Ok(());
     }
     let request = session.req_header();
     let line = |name: &str, value: &[u8]| (name.len() + value.len() + 4) as u64;
     let target = (request.method.as_str().len() + request.raw_path().len()) as u64;
     let fields: u64 = request.headers.iter().map(|(name, value)| line(name.as_str(), value.as_bytes())).sum();
     if target + fields > limits.head_size.0 {
-        return Some(Refusal::HeadSize);
+        return Err(Refusal::HeadSize);
     }
-    (request.headers.len() > usize::from(limits.header_count)).then_some(Refusal::HeaderCount)
+    if request.headers.len() > usize::from(limits.header_count) {
+        return Err(Refusal::HeaderCount);
+    }
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let hosts = request.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    head::check_http2(request.method.as_str().as_bytes(), request.raw_path(), authority.into_iter().chain(hosts))
 }
 
 /// Takes off what is between the upstream and us alone (RFC 9110, 7.6.1), but for what frames the body.
