@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use keygate_config::ListenerLimits;
+use keygate_config::{ListenerLimits, RateKey};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::configuration::ServerConf;
@@ -23,7 +23,7 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
 use crate::http1::head::{self, Refusal};
 use crate::live::Live;
-use crate::policy::limit::whole_seconds;
+use crate::policy::limit::{Doubled, key_of, whole_seconds};
 use crate::policy::{forward, path};
 use exchange::Exchange;
 
@@ -118,8 +118,13 @@ impl ProxyHttp for Edge {
         if exchange.announced_body(session.req_header()) > exchange.body_limit {
             return self.answer(session, exchange, 413, "body-too-large", "the request body is too large").await;
         }
-        if !self.within_limits(session, exchange) {
-            return self.answer(session, exchange, 429, "rate-limited", "too many requests").await;
+        match self.within_limits(session, exchange) {
+            Ok(true) => {}
+            Ok(false) => return self.answer(session, exchange, 429, "rate-limited", "too many requests").await,
+            Err(doubled) => {
+                self.live.metrics.refused.with_label_values(&["rate-limit-key"]).inc();
+                return self.answer(session, exchange, 400, "doubled-header", &doubled.to_string()).await;
+            }
         }
         let turn = route.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let upstream = route.backends[route.split.pick(turn)].upstream.clone();
@@ -351,16 +356,19 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
 
 impl Edge {
     /// Asks all of the route's limits; the answer tells of the tightest.
-    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> bool {
-        let Some(route) = exchange.route.clone() else { return true };
-        let mut tightest = None;
+    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> std::result::Result<bool, Doubled> {
+        let Some(route) = exchange.route.clone() else { return Ok(true) };
+        // All are known before the first is counted: a request that is refused for its key costs nobody anything.
+        let mut keys = Vec::new();
         for limit in &route.limits {
-            let header = match &limit.key {
-                keygate_config::RateKey::Header(name) => session.req_header().headers.get(name),
-                _ => None,
-            };
-            let client = exchange.origin().client;
-            let verdict = limit.check(client, header.map(HeaderValue::as_bytes), &route.name);
+            keys.push(match &limit.key {
+                RateKey::Header(name) => key_of(&session.req_header().headers, name)?,
+                RateKey::ClientIp | RateKey::Route => None,
+            });
+        }
+        let mut tightest = None;
+        for (limit, key) in route.limits.iter().zip(&keys) {
+            let verdict = limit.check(exchange.origin().client, key.as_deref(), &route.name);
             let tighter = tightest.as_ref().is_none_or(|(_, _, remaining)| verdict.remaining < *remaining);
             if tighter || !verdict.allowed {
                 tightest = Some((limit, verdict, verdict.remaining));
@@ -370,7 +378,7 @@ impl Edge {
                 break;
             }
         }
-        let Some((limit, verdict, _)) = tightest else { return true };
+        let Some((limit, verdict, _)) = tightest else { return Ok(true) };
         let mut push = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 exchange.extra.push((HeaderName::from_static(name), value));
@@ -381,6 +389,6 @@ impl Edge {
         if !verdict.allowed {
             push("retry-after", whole_seconds(verdict.retry_after).max(1).to_string());
         }
-        verdict.allowed
+        Ok(verdict.allowed)
     }
 }
