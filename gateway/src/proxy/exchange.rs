@@ -223,9 +223,9 @@ fn connection(session: &Session) -> Option<Arc<Connection>> {
 
 /// The host asked for, in lower case, without port, brackets, and a root's dot.
 fn host(request: &RequestHeader) -> String {
-    let of_uri = || request.uri.authority().map(http::uri::Authority::as_str);
-    let host = request.headers.get(header::HOST).and_then(|value| value.to_str().ok()).or_else(of_uri);
-    let host = host.unwrap_or_default();
+    // RFC 9113, 8.3.1: `:authority` comes first. In HTTP/1, the front door has seen to it that the target has none.
+    let of_header = || request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = request.uri.authority().map(http::uri::Authority::as_str).or_else(of_header).unwrap_or_default();
     let host = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,

@@ -12,8 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use keygate_config::ListenerLimits;
+use keygate_config::{ListenerLimits, RateKey};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
@@ -24,9 +25,9 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
-use crate::http1::head::Refusal;
+use crate::http1::head::{self, Refusal};
 use crate::live::Live;
-use crate::policy::limit::whole_seconds;
+use crate::policy::limit::{Doubled, key_of, whole_seconds};
 use crate::policy::{forward, path};
 use exchange::Exchange;
 
@@ -120,7 +121,7 @@ impl ProxyHttp for Edge {
         session.set_read_timeout(Some(listener.timeouts.request_body.0));
         session.set_write_timeout(Some(listener.timeouts.send.0));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        if let Some(refusal) = exceeds(session, &listener.limits) {
+        if let Err(refusal) = check_http2(session, &listener.limits) {
             self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
             let (status, detail) = (refusal.status(), refusal.to_string());
             return self.answer(session, exchange, status, "malformed-request", &detail).await;
@@ -140,14 +141,16 @@ impl ProxyHttp for Edge {
             return self.answer(session, exchange, 301, "moved", "this service speaks https").await;
         }
         let raw = String::from_utf8_lossy(request.raw_path()).into_owned();
-        let path = match path::canonical(raw.split('?').next().unwrap_or_default()) {
-            Ok(path) => path,
+        let route = path::Readings::new(raw.split('?').next().unwrap_or_default())
+            .and_then(|path| path.agree(|path| exchange.snapshot().route(&exchange.host, path)));
+        let route = match route {
+            Ok(route) => route.cloned(),
             Err(error) => {
                 self.live.metrics.refused.with_label_values(&["path"]).inc();
                 return self.answer(session, exchange, 400, "bad-path", &error.to_string()).await;
             }
         };
-        let Some(route) = exchange.snapshot().route(&exchange.host, &path).cloned() else {
+        let Some(route) = route else {
             return self.answer(session, exchange, 404, "no-route", "nothing is served here").await;
         };
         exchange.route = Some(route.clone());
@@ -155,8 +158,13 @@ impl ProxyHttp for Edge {
         if exchange.announced_body(session.req_header()) > exchange.body_limit {
             return self.answer(session, exchange, 413, "body-too-large", "the request body is too large").await;
         }
-        if !self.within_limits(session, exchange) {
-            return self.answer(session, exchange, 429, "rate-limited", "too many requests").await;
+        match self.within_limits(session, exchange) {
+            Ok(true) => {}
+            Ok(false) => return self.answer(session, exchange, 429, "rate-limited", "too many requests").await,
+            Err(doubled) => {
+                self.live.metrics.refused.with_label_values(&["rate-limit-key"]).inc();
+                return self.answer(session, exchange, 400, "doubled-header", &doubled.to_string()).await;
+            }
         }
         let turn = route.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let upstream = route.backends[route.split.pick(turn)].upstream.clone();
@@ -353,20 +361,25 @@ impl ProxyHttp for Edge {
     }
 }
 
-/// Whether an HTTP/2 head is larger than the listener allows; the front door has seen to those of HTTP/1. Counted as
+/// Holds an HTTP/2 head to the rules and limits of HTTP/1, whose heads the front door has seen to. Its size is counted as
 /// the same head would be in HTTP/1, a line for each field.
-fn exceeds(session: &Session, limits: &ListenerLimits) -> Option<Refusal> {
+fn check_http2(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), Refusal> {
     if !session.is_http2() {
-        return None;
+        return Ok(());
     }
     let request = session.req_header();
     let line = |name: &str, value: &[u8]| (name.len() + value.len() + 4) as u64;
     let target = (request.method.as_str().len() + request.raw_path().len()) as u64;
     let fields: u64 = request.headers.iter().map(|(name, value)| line(name.as_str(), value.as_bytes())).sum();
     if target + fields > limits.head_size.0 {
-        return Some(Refusal::HeadSize);
+        return Err(Refusal::HeadSize);
     }
-    (request.headers.len() > usize::from(limits.header_count)).then_some(Refusal::HeaderCount)
+    if request.headers.len() > usize::from(limits.header_count) {
+        return Err(Refusal::HeaderCount);
+    }
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let hosts = request.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    head::check_http2(request.method.as_str().as_bytes(), request.raw_path(), authority.into_iter().chain(hosts))
 }
 
 /// Takes off what is between the upstream and us alone (RFC 9110, 7.6.1), but for what frames the body.
@@ -386,16 +399,19 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
 
 impl Edge {
     /// Asks all of the route's limits; the answer tells of the tightest.
-    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> bool {
-        let Some(route) = exchange.route.clone() else { return true };
-        let mut tightest = None;
+    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> std::result::Result<bool, Doubled> {
+        let Some(route) = exchange.route.clone() else { return Ok(true) };
+        // All are known before the first is counted: a request that is refused for its key costs nobody anything.
+        let mut keys = Vec::new();
         for limit in &route.limits {
-            let header = match &limit.key {
-                keygate_config::RateKey::Header(name) => session.req_header().headers.get(name),
-                _ => None,
-            };
-            let client = exchange.origin().client;
-            let verdict = limit.check(client, header.map(HeaderValue::as_bytes), &route.name);
+            keys.push(match &limit.key {
+                RateKey::Header(name) => key_of(&session.req_header().headers, name)?,
+                RateKey::ClientIp | RateKey::Route => None,
+            });
+        }
+        let mut tightest = None;
+        for (limit, key) in route.limits.iter().zip(&keys) {
+            let verdict = limit.check(exchange.origin().client, key.as_deref(), &route.name);
             let tighter = tightest.as_ref().is_none_or(|(_, _, remaining)| verdict.remaining < *remaining);
             if tighter || !verdict.allowed {
                 tightest = Some((limit, verdict, verdict.remaining));
@@ -405,7 +421,7 @@ impl Edge {
                 break;
             }
         }
-        let Some((limit, verdict, _)) = tightest else { return true };
+        let Some((limit, verdict, _)) = tightest else { return Ok(true) };
         let mut push = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 exchange.extra.push((HeaderName::from_static(name), value));
@@ -416,6 +432,6 @@ impl Edge {
         if !verdict.allowed {
             push("retry-after", whole_seconds(verdict.retry_after).max(1).to_string());
         }
-        verdict.allowed
+        Ok(verdict.allowed)
     }
 }
