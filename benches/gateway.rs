@@ -68,10 +68,11 @@ fn head_parse(c: &mut Criterion) {
     let mut group = c.benchmark_group("head");
     let limits = Limits { size: 32 << 10, headers: 100 };
     for (name, text) in [("short", SHORT), ("browser", BROWSER)] {
-        assert!(head::parse(text.as_bytes(), limits).is_ok_and(|head| head.is_some()));
+        assert!(head::parse(text.as_bytes(), limits, &mut Vec::new()).is_ok_and(|head| head.is_some()));
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(format!("keygate, {name}"), |b| {
-            b.iter(|| head::parse(black_box(text.as_bytes()), black_box(limits)));
+            let mut fields = Vec::new();
+            b.iter(|| head::parse(black_box(text.as_bytes()), black_box(limits), &mut fields));
         });
         group.bench_function(format!("httparse, {name}"), |b| {
             b.iter(|| {

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, R
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::body::Body;
+use super::fields::Field;
 use super::head::{self, Framing, Head, Limits, Refusal};
 use crate::listen::{ClientStream, Connection};
 
@@ -44,6 +45,7 @@ pub struct Door {
     read: BytesMut,
     body: Body,
     trailers: usize,
+    fields: Vec<Field>,
     /// Whether a request has come by this connection.
     used: bool,
     /// Nothing has been written since the client's bytes were last looked for.
@@ -79,6 +81,7 @@ impl Door {
             read: BytesMut::new(),
             body: Body::new(Framing::Length(0)),
             trailers: 0,
+            fields: Vec::new(),
             quiet: false,
             used: false,
             connection,
@@ -133,7 +136,7 @@ impl Door {
                 self.read.advance(2);
                 skipped = true;
             }
-            match head::parse(&self.read, limits) {
+            match head::parse(&self.read, limits, &mut self.fields) {
                 Ok(Some(head)) => {
                     self.body = Body::new(head.framing);
                     self.used = true;

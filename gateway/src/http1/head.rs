@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::fields::{Field, Lines, Name, NoLine, is_token};
+
 /// Bytes of a method, at most.
 const MAX_METHOD: usize = 32;
 
@@ -27,6 +29,16 @@ pub struct Head {
     pub origin_form: Option<Range<usize>>,
     /// How the body is framed.
     pub framing: Framing,
+    /// Whether it is HTTP/1.0.
+    pub http10: bool,
+}
+
+impl Head {
+    /// The target's origin form, within the head: path and query.
+    #[must_use]
+    pub fn path(&self) -> Range<usize> {
+        self.origin_form.clone().unwrap_or_else(|| self.target.clone())
+    }
 }
 
 /// What a head may not exceed.
@@ -116,62 +128,42 @@ impl Refusal {
     }
 }
 
-/// Reads a head from the start of `buf`: `Ok(None)` when more bytes are needed.
+/// Reads a head from the start of `buf`: `Ok(None)` when more bytes are needed. Its header lines are put into `fields`.
 ///
 /// # Errors
 /// Why the request is refused; the connection cannot be used any further.
-pub fn parse(buf: &[u8], limits: Limits) -> Result<Option<Head>, Refusal> {
+pub fn parse(buf: &[u8], limits: Limits, fields: &mut Vec<Field>) -> Result<Option<Head>, Refusal> {
+    fields.clear();
     let mut lines = Lines { buf, at: 0 };
-    let Some(request_line) = lines.next(limits.size)? else {
+    let mut line = || match lines.next(limits.size) {
+        Ok(line) => Ok(Some((line, lines.at))),
+        Err(NoLine::More) => Ok(None),
+        Err(NoLine::TooLarge) => Err(Refusal::HeadSize),
+        Err(NoLine::BareEnd) => Err(Refusal::LineEnding),
+    };
+    let Some((request_line, _)) = line()? else {
         return Ok(None);
     };
-    let line = parse_request_line(buf, request_line)?;
-    let mut fields = Fields::default();
-    let mut count = 0;
-    loop {
-        let Some(range) = lines.next(limits.size)? else {
+    let request = parse_request_line(buf, request_line)?;
+    let mut framed = Framed::default();
+    let len = loop {
+        let Some((range, at)) = line()? else {
             return Ok(None);
         };
         if range.is_empty() {
-            break;
+            break at;
         }
-        count += 1;
-        if count > limits.headers {
+        if fields.len() == limits.headers {
             return Err(Refusal::HeaderCount);
         }
-        fields.read(&buf[range])?;
-    }
-    let framing = fields.framing(line.http10)?;
-    fields.check_host(line.http10, line.authority.map(|range| &buf[range]))?;
-    Ok(Some(Head { len: lines.at, method: line.method, target: line.target, origin_form: line.origin_form, framing }))
-}
-
-/// Lines that end in CRLF and hold no other CR or LF.
-struct Lines<'a> {
-    buf: &'a [u8],
-    at: usize,
-}
-
-impl Lines<'_> {
-    /// The next line without its end; `None` when it has not arrived.
-    fn next(&mut self, limit: usize) -> Result<Option<Range<usize>>, Refusal> {
-        let rest = &self.buf[self.at..];
-        let Some(end) = rest.iter().position(|b| matches!(b, b'\r' | b'\n')) else {
-            return if self.buf.len() >= limit { Err(Refusal::HeadSize) } else { Ok(None) };
-        };
-        if self.at + end + 2 > limit {
-            return Err(Refusal::HeadSize);
-        }
-        match (rest[end], rest.get(end + 1)) {
-            (b'\r', Some(b'\n')) => {
-                let line = self.at..self.at + end;
-                self.at += end + 2;
-                Ok(Some(line))
-            }
-            (b'\r', None) => Ok(None),
-            _ => Err(Refusal::LineEnding),
-        }
-    }
+        let field = Field::read(buf, range).ok_or(Refusal::Header)?;
+        framed.take(&field, buf)?;
+        fields.push(field);
+    };
+    let RequestLine { method, target, origin_form, authority, http10 } = request;
+    let framing = framed.framing(http10)?;
+    framed.check_host(http10, authority.map(|range| &buf[range]))?;
+    Ok(Some(Head { len, method, target, origin_form, framing, http10 }))
 }
 
 struct RequestLine {
@@ -185,11 +177,11 @@ struct RequestLine {
 fn parse_request_line(buf: &[u8], range: Range<usize>) -> Result<RequestLine, Refusal> {
     let start = range.start;
     let line = &buf[range.clone()];
-    let method_end = line.iter().position(|b| *b == b' ').ok_or(Refusal::RequestLine)?;
-    let version_start = line.iter().rposition(|b| *b == b' ').ok_or(Refusal::RequestLine)? + 1;
+    let method_end = memchr::memchr(b' ', line).ok_or(Refusal::RequestLine)?;
+    let version_start = memchr::memrchr(b' ', line).ok_or(Refusal::RequestLine)? + 1;
     if method_end == 0
         || method_end > MAX_METHOD
-        || !line[..method_end].iter().all(is_token)
+        || !is_token(&line[..method_end])
         || version_start <= method_end + 2
     {
         return Err(Refusal::RequestLine);
@@ -236,7 +228,17 @@ fn parse_target(buf: &[u8], range: Range<usize>, method: &[u8]) -> Result<Absolu
 
 /// RFC 3986: visible ASCII, without those that no URI has, and without a fragment.
 fn is_uri(b: &u8) -> bool {
-    b.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(b)
+    const URI: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut b = 0u8;
+        while b < 128 {
+            let never = matches!(b, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+            table[b as usize] = b.is_ascii_graphic() && !never;
+            b += 1;
+        }
+        table
+    };
+    URI[usize::from(*b)]
 }
 
 /// Whether this is a path, or the server as a whole.
@@ -291,49 +293,29 @@ fn parse_authority(authority: &[u8]) -> bool {
     port_ok && host_ok
 }
 
-fn is_token(b: &u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b)
-}
-
-/// The header fields that frame or route a message.
+/// The header lines that frame or route a message.
 #[derive(Default)]
-struct Fields<'a> {
+struct Framed<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     chunked: bool,
 }
 
-impl<'a> Fields<'a> {
-    fn read(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
-        let colon = line.iter().position(|b| *b == b':').ok_or(Refusal::Header)?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        // A folded line begins with a space, and a space before the colon is in the name: neither is a token.
-        if name.is_empty() || !name.iter().all(is_token) {
-            return Err(Refusal::Header);
-        }
-        // RFC 9110, 5.5: visible characters, space, tab, and bytes above ASCII.
-        if !value.iter().all(|b| *b >= b' ' && *b != 0x7f || *b == b'\t') {
-            return Err(Refusal::Header);
-        }
-        let value = value.trim_ascii();
-        if name.eq_ignore_ascii_case(b"host") {
-            if self.host.replace(value).is_some() {
-                return Err(Refusal::Host);
+impl<'a> Framed<'a> {
+    fn take(&mut self, field: &Field, head: &'a [u8]) -> Result<(), Refusal> {
+        let value = field.value(head);
+        match field.name {
+            Name::Host if self.host.replace(value).is_some() => return Err(Refusal::Host),
+            Name::ContentLength => {
+                let length = content_length(value).ok_or(Refusal::ContentLength)?;
+                if self.length.replace(length).is_some() {
+                    return Err(Refusal::ContentLength);
+                }
             }
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-            if self.length.is_some() || !digits {
-                return Err(Refusal::ContentLength);
-            }
-            self.length = Some(value.iter().fold(0, |n, b| n * 10 + u64::from(b - b'0')));
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if self.chunked {
-                return Err(Refusal::Framing);
-            }
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::TransferCoding);
-            }
-            self.chunked = true;
+            Name::TransferEncoding if self.chunked => return Err(Refusal::Framing),
+            Name::TransferEncoding if !value.eq_ignore_ascii_case(b"chunked") => return Err(Refusal::TransferCoding),
+            Name::TransferEncoding => self.chunked = true,
+            _ => {}
         }
         Ok(())
     }
@@ -358,6 +340,12 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Digits, and no more of them than a body can have bytes.
+pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+    let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+    digits.then(|| value.iter().fold(0, |n, b| n * 10 + u64::from(b - b'0')))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -367,7 +355,7 @@ mod tests {
     const LIMITS: Limits = Limits { size: 512, headers: 8 };
 
     fn read(text: &str) -> Result<Option<Head>, Refusal> {
-        parse(text.as_bytes(), LIMITS)
+        parse(text.as_bytes(), LIMITS, &mut Vec::new())
     }
 
     fn framing(text: &str) -> Result<Framing, Refusal> {
@@ -478,14 +466,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            let _ = parse(&bytes, LIMITS);
+            let _ = parse(&bytes, LIMITS, &mut Vec::new());
         }
 
         #[test]
         fn a_head_is_read_the_same_however_it_arrives(cut in 0usize..60) {
             let text = b"POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello";
-            let whole = parse(text, LIMITS).unwrap().unwrap();
-            let part = parse(&text[..cut.min(text.len())], LIMITS).unwrap();
+            let whole = parse(text, LIMITS, &mut Vec::new()).unwrap().unwrap();
+            let part = parse(&text[..cut.min(text.len())], LIMITS, &mut Vec::new()).unwrap();
             prop_assert_eq!(part, (cut >= whole.len).then_some(whole));
         }
     }

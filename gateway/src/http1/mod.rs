@@ -2,4 +2,5 @@
 
 pub mod body;
 pub mod door;
+pub mod fields;
 pub mod head;
