@@ -4,7 +4,13 @@ use super::head::{Framing, Refusal};
 
 /// Follows a body through the bytes of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Body(State);
+pub struct Body {
+    state: State,
+    /// Bytes of trailers so far.
+    trailers: usize,
+    /// Bytes of content so far, without what frames it.
+    content: u64,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -28,17 +34,24 @@ impl Body {
     /// A body framed like this.
     #[must_use]
     pub fn new(framing: Framing) -> Self {
-        Self(match framing {
+        let state = match framing {
             Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::ChunkSize { size: 0, digits: 0 },
-        })
+        };
+        Self { state, trailers: 0, content: 0 }
     }
 
     /// Whether the body has ended.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.0 == State::Done
+        self.state == State::Done
+    }
+
+    /// Bytes of content so far, without what frames it.
+    #[must_use]
+    pub fn content(&self) -> u64 {
+        self.content
     }
 
     /// How many of `bytes` belong to the body.
@@ -46,21 +59,33 @@ impl Body {
     /// # Errors
     /// [`Refusal::Chunk`] where the chunked coding is not exactly as the RFC has it. Chunk extensions are refused:
     /// no client sends them, and servers disagree where they end.
-    pub fn advance(&mut self, bytes: &[u8], trailers: &mut usize) -> Result<usize, Refusal> {
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        self.advance_with(bytes, |_| {})
+    }
+
+    /// As [`Self::advance`]; `content` is given the content, part by part, without what frames it.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn advance_with(&mut self, bytes: &[u8], mut content: impl FnMut(&[u8])) -> Result<usize, Refusal> {
         let mut at = 0;
         while at < bytes.len() {
-            match &mut self.0 {
+            match &mut self.state {
                 State::Done => break,
                 State::Length(left) | State::ChunkData(left) => {
                     let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
                     *left -= step as u64;
+                    let left = *left;
+                    content(&bytes[at..at + step]);
                     at += step;
-                    if *left == 0 {
-                        self.0 = if matches!(self.0, State::Length(_)) { State::Done } else { State::ChunkDataCr };
+                    self.content += step as u64;
+                    if left == 0 {
+                        let counted = matches!(self.state, State::Length(_));
+                        self.state = if counted { State::Done } else { State::ChunkDataCr };
                     }
                 }
                 _ => {
-                    self.step(bytes[at], trailers)?;
+                    self.step(bytes[at])?;
                     at += 1;
                 }
             }
@@ -68,8 +93,8 @@ impl Body {
         Ok(at)
     }
 
-    fn step(&mut self, byte: u8, trailers: &mut usize) -> Result<(), Refusal> {
-        self.0 = match (&self.0, byte) {
+    fn step(&mut self, byte: u8) -> Result<(), Refusal> {
+        self.state = match (&self.state, byte) {
             (State::ChunkSize { size, digits }, byte) if byte.is_ascii_hexdigit() && *digits < 15 => {
                 let digit = (byte as char).to_digit(16).unwrap_or_default();
                 State::ChunkSize { size: size << 4 | u64::from(digit), digits: digits + 1 }
@@ -87,9 +112,9 @@ impl Body {
             (State::Trailer, byte) if byte >= b' ' && byte != 0x7f || byte == b'\t' => State::Trailer,
             _ => return Err(Refusal::Chunk),
         };
-        if matches!(self.0, State::Trailer) {
-            *trailers += 1;
-            if *trailers > MAX_TRAILERS {
+        if matches!(self.state, State::Trailer) {
+            self.trailers += 1;
+            if self.trailers > MAX_TRAILERS {
                 return Err(Refusal::Chunk);
             }
         }
@@ -105,7 +130,7 @@ mod tests {
 
     fn read(framing: Framing, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
         let mut body = Body::new(framing);
-        let taken = body.advance(bytes, &mut 0)?;
+        let taken = body.advance(bytes)?;
         Ok((taken, body.is_done()))
     }
 
@@ -155,12 +180,14 @@ mod tests {
             let length = wire.len();
             wire.extend(b"GET / HTTP/1.1\r\n");
             let mut body = Body::new(Framing::Chunked);
-            let mut taken = 0;
+            let (mut taken, mut seen) = (0, Vec::new());
             for part in wire.chunks(cut) {
-                taken += body.advance(part, &mut 0).unwrap();
+                taken += body.advance_with(part, |content| seen.extend_from_slice(content)).unwrap();
             }
             prop_assert!(body.is_done());
             prop_assert_eq!(taken, length);
+            prop_assert_eq!(body.content(), seen.len() as u64);
+            prop_assert_eq!(seen, chunks.concat());
         }
     }
 }

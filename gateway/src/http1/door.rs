@@ -44,7 +44,6 @@ pub struct Door {
     io: BufWriter<ClientStream>,
     read: BytesMut,
     body: Body,
-    trailers: usize,
     fields: Vec<Field>,
     /// Whether a request has come by this connection.
     used: bool,
@@ -80,7 +79,6 @@ impl Door {
             io: BufWriter::with_capacity(WRITE_BUFFER, io),
             read: BytesMut::new(),
             body: Body::new(Framing::Length(0)),
-            trailers: 0,
             fields: Vec::new(),
             quiet: false,
             used: false,
@@ -109,7 +107,6 @@ impl Door {
         if !self.body.is_done() {
             return Err(NoHead::Closed);
         }
-        self.trailers = 0;
         if self.read.is_empty() {
             let used = self.used;
             let draining = async {
@@ -267,7 +264,7 @@ impl AsyncRead for Door {
             return Poll::Ready(Ok(()));
         }
         let window = this.read.len().min(out.remaining());
-        match this.body.advance(&this.read[..window], &mut this.trailers) {
+        match this.body.advance(&this.read[..window]) {
             Ok(taken) => {
                 out.put_slice(&this.read.split_to(taken));
                 Poll::Ready(Ok(()))

@@ -4,3 +4,4 @@ pub mod body;
 pub mod door;
 pub mod fields;
 pub mod head;
+pub mod response;
