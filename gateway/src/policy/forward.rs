@@ -1,16 +1,18 @@
 //! What an upstream is told about the client, and what a client may not claim.
 
+use std::io::Write;
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
+use super::Fields;
+
 /// `X-Request-Id`.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub const X_REQUEST_ID: &str = "x-request-id";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_REAL_IP: &str = "x-real-ip";
 
 /// Who is really asking, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +21,8 @@ pub struct Origin {
     pub client: IpAddr,
     /// Whether the client spoke https.
     pub https: bool,
-    /// A request id that a trusted proxy gave.
-    pub request_id: Option<HeaderValue>,
+    /// A request id that a trusted proxy gave: visible ASCII.
+    pub request_id: Option<String>,
     trusted: bool,
     peer: IpAddr,
 }
@@ -30,15 +32,15 @@ pub struct Origin {
 /// The client is the last address of `X-Forwarded-For` that is no trusted proxy: what stands before it, anybody may
 /// have written.
 #[must_use]
-pub fn origin(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> Origin {
+pub fn origin(peer: IpAddr, tls: bool, fields: &impl Fields, trusted_proxies: &[IpNet]) -> Origin {
     let peer = peer.to_canonical();
     let is_trusted = |ip: &IpAddr| trusted_proxies.iter().any(|net| net.contains(ip));
     let mut origin = Origin { client: peer, https: tls, request_id: None, trusted: is_trusted(&peer), peer };
     if !origin.trusted {
         return origin;
     }
-    let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-    for entry in lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|b| *b == b',')) {
+    let lines: Vec<&[u8]> = fields.all(X_FORWARDED_FOR).collect();
+    for entry in lines.iter().rev().flat_map(|line| line.rsplit(|b| *b == b',')) {
         let Some(ip) = std::str::from_utf8(entry).ok().and_then(|text| forwarded_ip(text.trim())) else {
             break;
         };
@@ -47,12 +49,13 @@ pub fn origin(peer: IpAddr, tls: bool, headers: &HeaderMap, trusted_proxies: &[I
             break;
         }
     }
-    match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+    match fields.all(X_FORWARDED_PROTO).next() {
         Some(proto) if proto.eq_ignore_ascii_case(b"https") => origin.https = true,
         Some(proto) if proto.eq_ignore_ascii_case(b"http") => origin.https = false,
         _ => {}
     }
-    origin.request_id = headers.get(X_REQUEST_ID).filter(|id| is_request_id(id.as_bytes())).cloned();
+    let request_id = fields.all(X_REQUEST_ID).next().filter(|id| is_request_id(id));
+    origin.request_id = request_id.map(|id| String::from_utf8_lossy(id).into_owned());
     origin
 }
 
@@ -69,51 +72,61 @@ fn is_request_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b))
 }
 
-/// The request headers an upstream gets in place of the client's: to insert, after [`is_forged`] ones are removed.
-#[must_use]
+/// The request headers an upstream gets in place of the client's, when [`is_forged`] ones are gone.
 pub fn headers(
     origin: &Origin,
-    host: Option<&HeaderValue>,
-    request_id: &HeaderValue,
-    received: &HeaderMap,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let ip = |ip: IpAddr| HeaderValue::from_str(&ip.to_string()).expect("an address is visible ASCII");
-    let mut forwarded_for = Vec::new();
+    host: Option<&[u8]>,
+    request_id: &str,
+    received: &impl Fields,
+    mut put: impl FnMut(&'static str, &[u8]),
+) {
+    // The longest has 45 bytes.
+    let mut text = [0; 48];
+    let mut ip = |ip: IpAddr| {
+        let mut rest = &mut text[..];
+        write!(rest, "{ip}").expect("an address has at most 45 bytes");
+        let length = 48 - rest.len();
+        (text, length)
+    };
+    let (client, length) = ip(origin.client);
+    put(X_REAL_IP, &client[..length]);
+    let (peer, length) = ip(origin.peer);
     if origin.trusted {
-        for line in received.get_all(X_FORWARDED_FOR) {
-            forwarded_for.extend_from_slice(line.as_bytes());
+        let mut forwarded_for = Vec::new();
+        for line in received.all(X_FORWARDED_FOR) {
+            forwarded_for.extend_from_slice(line);
             forwarded_for.extend_from_slice(b", ");
         }
+        forwarded_for.extend_from_slice(&peer[..length]);
+        put(X_FORWARDED_FOR, &forwarded_for);
+    } else {
+        put(X_FORWARDED_FOR, &peer[..length]);
     }
-    forwarded_for.extend_from_slice(origin.peer.to_string().as_bytes());
-    let forwarded_for = HeaderValue::from_bytes(&forwarded_for).unwrap_or_else(|_| ip(origin.peer));
-    let received_host = origin.trusted.then(|| received.get(X_FORWARDED_HOST)).flatten();
-    let mut headers = vec![
-        (X_REAL_IP, ip(origin.client)),
-        (X_FORWARDED_FOR, forwarded_for),
-        (X_FORWARDED_PROTO, HeaderValue::from_static(if origin.https { "https" } else { "http" })),
-        (X_REQUEST_ID, request_id.clone()),
-    ];
+    put(X_FORWARDED_PROTO, if origin.https { b"https" } else { b"http" });
+    put(X_REQUEST_ID, request_id.as_bytes());
+    let received_host = received.all(X_FORWARDED_HOST).next().filter(|_| origin.trusted);
     if let Some(host) = received_host.or(host) {
-        headers.push((X_FORWARDED_HOST, host.clone()));
+        put(X_FORWARDED_HOST, host);
     }
-    headers
 }
 
 /// Whether a request header claims what only a proxy may say. Those are dropped before ours are set.
 ///
 /// Names are compared with `_` as `-`: CGI, WSGI and their kin read both as one variable.
 #[must_use]
-pub fn is_forged(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
+pub fn is_forged(name: &[u8]) -> bool {
+    // Most names are told apart by their first letter.
+    if !matches!(name.first(), Some(b'x' | b'X' | b'f' | b'F' | b'p' | b'P')) {
+        return false;
+    }
     let like = |wanted: &[u8], exact: bool| {
         (name.len() == wanted.len() || !exact && name.len() > wanted.len())
-            && name.iter().zip(wanted).all(|(have, want)| have == want || *have == b'_' && *want == b'-')
+            && name.iter().zip(wanted).all(|(have, want)| have.eq_ignore_ascii_case(want) || *have == b'_' && *want == b'-')
     };
     like(b"x-forwarded-", false)
         || like(b"x-real-ip", true)
         || like(b"x-request-id", true)
-        || like(header::FORWARDED.as_str().as_bytes(), true)
+        || like(b"forwarded", true)
         || like(b"x-original-url", true)
         || like(b"x-rewrite-url", true)
         // httpoxy (CVE-2016-5385): CGI reads it as HTTP_PROXY.
@@ -122,6 +135,8 @@ pub fn is_forged(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
 
     fn map(headers: &[(&'static str, &str)]) -> HeaderMap {
@@ -140,8 +155,16 @@ mod tests {
         vec!["10.0.0.0/8".parse().unwrap()]
     }
 
-    fn value(headers: &[(HeaderName, HeaderValue)], name: &str) -> String {
-        headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap().to_owned()).unwrap_or_default()
+    fn sent(origin: &Origin, host: Option<&[u8]>, id: &str, received: &HeaderMap) -> Vec<(String, String)> {
+        let mut sent = Vec::new();
+        headers(origin, host, id, received, |name, value| {
+            sent.push((name.to_owned(), String::from_utf8(value.to_vec()).unwrap()));
+        });
+        sent
+    }
+
+    fn value(headers: &[(String, String)], name: &str) -> String {
+        headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default()
     }
 
     #[test]
@@ -154,8 +177,7 @@ mod tests {
         ]);
         let origin = origin(ip("203.0.113.9"), false, &received, &trusted());
         assert_eq!((origin.client, origin.https, origin.request_id.clone()), (ip("203.0.113.9"), false, None));
-        let host = HeaderValue::from_static("api.test");
-        let sent = headers(&origin, Some(&host), &HeaderValue::from_static("fresh"), &received);
+        let sent = sent(&origin, Some(b"api.test"), "fresh", &received);
         assert_eq!(value(&sent, "x-forwarded-for"), "203.0.113.9");
         assert_eq!(value(&sent, "x-real-ip"), "203.0.113.9");
         assert_eq!(value(&sent, "x-forwarded-proto"), "http");
@@ -173,8 +195,8 @@ mod tests {
         ]);
         let origin = origin(ip("::ffff:10.0.0.2"), false, &received, &trusted());
         assert_eq!((origin.client, origin.https), (ip("198.51.100.7"), true));
-        assert_eq!(origin.request_id, Some(HeaderValue::from_static("abc-123")));
-        let sent = headers(&origin, None, &HeaderValue::from_static("abc-123"), &received);
+        assert_eq!(origin.request_id, Some("abc-123".to_owned()));
+        let sent = sent(&origin, None, "abc-123", &received);
         assert_eq!(value(&sent, "x-forwarded-for"), "6.6.6.6, 198.51.100.7, 10.1.1.1, 10.0.0.2");
         assert_eq!(value(&sent, "x-real-ip"), "198.51.100.7");
         assert_eq!(value(&sent, "x-forwarded-proto"), "https");
@@ -191,11 +213,11 @@ mod tests {
 
     #[test]
     fn forged_names() {
-        for name in ["x-forwarded-for", "x_forwarded_for", "x-forwarded_user", "forwarded", "x_real_ip", "proxy"] {
-            assert!(is_forged(&name.parse().unwrap()), "{name}");
+        for name in ["x-forwarded-for", "x_forwarded_for", "x-forwarded_user", "forwarded", "x_real_ip", "proxy", "X-Forwarded-For"] {
+            assert!(is_forged(name.as_bytes()), "{name}");
         }
         for name in ["x-forward", "x-real-ips", "forwarded-x", "proxy-x", "host", "x-request"] {
-            assert!(!is_forged(&name.parse().unwrap()), "{name}");
+            assert!(!is_forged(name.as_bytes()), "{name}");
         }
     }
 }

@@ -11,9 +11,10 @@ use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
-use http::HeaderMap;
 use keygate_config::{RateKey, RateLimit};
 use parking_lot::Mutex;
+
+use super::Fields;
 
 /// One of the file's rate limits, with what it remembers. `C` is the clock.
 #[derive(Debug)]
@@ -22,10 +23,7 @@ pub struct Limit<C: Clock = governor::clock::MonotonicClock> {
     pub name: String,
     /// What it counts apart.
     pub key: RateKey,
-    /// Requests that may come at once.
-    quota: u32,
-    /// The time the whole quota takes to come back.
-    window: Duration,
+    policy_header: String,
     places: usize,
     hasher: RandomState,
     limiter: RateLimiter<u64, Table, C, StateInformationMiddleware>,
@@ -53,12 +51,12 @@ impl<C: Clock> Limit<C> {
         let each = (limit.rate.per / limit.rate.count).max(Duration::from_nanos(1));
         let quota = Quota::with_period(each).expect("a rate has a period above zero").allow_burst(at_once);
         let table = Table::new(limit.max_keys);
+        let window = each.saturating_mul(at_once.get());
         Self {
             name: name.to_owned(),
+            policy_header: format!("\"{name}\";q={at_once};w={}", whole_seconds(window)),
             places: table.sets.len() * WAYS,
             key: limit.key.clone(),
-            quota: at_once.get(),
-            window: each.saturating_mul(at_once.get()),
             hasher: RandomState::new(),
             limiter: RateLimiter::new(quota, table, clock),
         }
@@ -96,16 +94,16 @@ impl<C: Clock> Limit<C> {
         self.places
     }
 
-    /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10): the quota `q`, and its window `w` in seconds.
-    #[must_use]
-    pub fn policy_header(&self) -> String {
-        format!("\"{}\";q={};w={}", self.name, self.quota, whole_seconds(self.window))
-    }
-
-    /// `RateLimit` (same draft): what remains, `r`, and in how many seconds more will, `t`.
-    #[must_use]
-    pub fn limit_header(&self, verdict: Verdict) -> String {
-        format!("\"{}\";r={};t={}", self.name, verdict.remaining, whole_seconds(verdict.retry_after))
+    /// The headers an answer tells of a verdict by (draft-ietf-httpapi-ratelimit-headers-10): `RateLimit-Policy` with the
+    /// quota `q` and its window `w` in seconds; `RateLimit` with what remains, `r`, and in how many seconds more will, `t`;
+    /// and `Retry-After`, when the request may not go on.
+    pub fn headers(&self, verdict: Verdict, mut put: impl FnMut(&'static str, &[u8])) {
+        put("ratelimit-policy", self.policy_header.as_bytes());
+        let wait = whole_seconds(verdict.retry_after);
+        put("ratelimit", format!("\"{}\";r={};t={wait}", self.name, verdict.remaining).as_bytes());
+        if !verdict.allowed {
+            put("retry-after", wait.max(1).to_string().as_bytes());
+        }
     }
 }
 
@@ -121,11 +119,11 @@ pub struct Doubled;
 ///
 /// # Errors
 /// [`Doubled`]: whichever of two values counted, the server behind might take the other.
-pub fn key_of<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, [u8]>>, Doubled> {
-    let same = |a: u8, b: u8| a == b || a == b'_' && b == b'-' || a == b'-' && b == b'_';
-    let is_it = |have: &str| have.len() == name.len() && have.bytes().zip(name.bytes()).all(|(a, b)| same(a, b));
-    let mut values = headers.iter().filter(|(have, _)| is_it(have.as_str())).map(|(_, value)| value.as_bytes());
-    let value = values.next().unwrap_or_default().trim_ascii();
+pub fn key_of<'a>(fields: &'a impl Fields, name: &str) -> Result<Option<Cow<'a, [u8]>>, Doubled> {
+    let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || a == b'_' && b == b'-' || a == b'-' && b == b'_';
+    let is_it = |have: &[u8]| have.len() == name.len() && have.iter().zip(name.bytes()).all(|(a, b)| same(*a, b));
+    let mut values = fields.each().filter(|(have, _)| is_it(have)).map(|(_, value)| value);
+    let value = values.next().unwrap_or_default();
     if values.next().is_some() {
         return Err(Doubled);
     }
@@ -265,7 +263,7 @@ mod tests {
         assert_eq!(limit.check(client("10.0.0.1"), None, "r").retry_after, Duration::from_secs(9));
         clock.advance(Duration::from_secs(9));
         assert_eq!(allowed(5), 1);
-        assert_eq!(limit.policy_header(), "\"api\";q=100;w=900");
+        assert_eq!(limit.policy_header, "\"api\";q=100;w=900");
     }
 
     #[test]
@@ -284,11 +282,15 @@ mod tests {
     #[test]
     fn headers_tell_what_remains() {
         let (limit, _) = limit("rate = \"1/s\"\nburst = 1");
-        let verdict = limit.check(client("10.0.0.1"), None, "r");
-        assert_eq!(limit.limit_header(verdict), "\"api\";r=1;t=0");
-        limit.check(client("10.0.0.1"), None, "r");
-        let verdict = limit.check(client("10.0.0.1"), None, "r");
-        assert_eq!(limit.limit_header(verdict), "\"api\";r=0;t=1");
+        let told = || {
+            let mut told = Vec::new();
+            let verdict = limit.check(client("10.0.0.1"), None, "r");
+            limit.headers(verdict, |name, value| told.push(format!("{name}: {}", String::from_utf8_lossy(value))));
+            told
+        };
+        assert_eq!(told(), ["ratelimit-policy: \"api\";q=2;w=2", "ratelimit: \"api\";r=1;t=0"]);
+        assert_eq!(told()[1], "ratelimit: \"api\";r=0;t=1");
+        assert_eq!(told()[1..], ["ratelimit: \"api\";r=0;t=1", "retry-after: 1"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::exchange::{Exchange, fresh_request_id, timestamp};
 use crate::http1::head::Refusal;
 use crate::listen::Connection;
 use crate::live::Live;
+use crate::policy::decide::Answer;
 use crate::problem::{CONTENT_TYPE, Problem};
 use crate::telemetry::access_log::Line;
 
@@ -23,16 +24,17 @@ impl Edge {
         &self,
         session: &mut Session,
         exchange: &Exchange,
-        status: u16,
-        kind: &str,
-        detail: &str,
+        answer: &Answer,
     ) -> Result<bool> {
-        let problem = Problem::new(status, kind, detail, exchange.request_id.to_str().ok());
+        let problem = Problem::new(answer.status, answer.kind, &answer.detail, Some(&exchange.request_id));
         let body = Bytes::from(problem.body());
-        let mut response = ResponseHeader::build(status, Some(12))?;
+        let mut response = ResponseHeader::build(answer.status, Some(12))?;
         response.insert_header(header::CONTENT_TYPE, CONTENT_TYPE)?;
         response.insert_header(header::CONTENT_LENGTH, body.len())?;
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
+        if let Some((name, value)) = &answer.header {
+            response.insert_header(*name, value)?;
+        }
         exchange.edit(&mut response)?;
         // A body that nobody reads would be taken for the next request: the connection ends instead.
         if !session.is_body_empty() {
@@ -52,8 +54,7 @@ impl Edge {
         let policy = snapshot.listener(connection);
         let (status, reason) = (refusal.status(), refusal.reason());
         live.metrics.refused.with_label_values(&[reason]).inc();
-        let request_id = fresh_request_id();
-        let request_id = request_id.to_str().unwrap_or("-");
+        let request_id = &*fresh_request_id();
         let detail = refusal.to_string();
         let problem = Problem::new(status, "malformed-request", &detail, Some(request_id));
         let body = problem.body();

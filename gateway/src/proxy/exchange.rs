@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -13,15 +13,16 @@ use crate::http1::head::Refusal;
 use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Live, Route, Snapshot};
 use crate::policy::forward::{self, Origin, X_REQUEST_ID};
+use crate::policy::decide::{Answer, Decision, Then};
 use crate::policy::headers::HeaderPolicy;
+use crate::policy::limit::{Limit, Verdict};
 use crate::telemetry::access_log::Line;
-use crate::telemetry::metrics::method_label;
 use crate::upstream::{InFlight, Upstream};
 
 /// One request and its answer.
 pub struct Exchange {
     pub(super) started: Instant,
-    pub(super) request_id: HeaderValue,
+    pub(super) request_id: String,
     /// Lower case, without port; empty when there is none.
     pub(super) host: String,
     pub(super) route: Option<Arc<Route>>,
@@ -30,8 +31,7 @@ pub struct Exchange {
     pub(super) server: Option<std::net::SocketAddr>,
     /// Places, in the upstream's list, of servers that were asked.
     pub(super) tried: Vec<usize>,
-    /// Headers this answer has beyond the policy's.
-    pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    limit: Option<(Arc<Limit>, Verdict)>,
     pub(super) body_limit: u64,
     pub(super) body_in: u64,
     pub(super) tunnel: bool,
@@ -54,14 +54,14 @@ impl Default for Exchange {
     fn default() -> Self {
         Self {
             started: Instant::now(),
-            request_id: HeaderValue::from_static("-"),
+            request_id: "-".to_owned(),
             host: String::new(),
             route: None,
             upstream: None,
             in_flight: None,
             server: None,
             tried: Vec::new(),
-            extra: Vec::new(),
+            limit: None,
             body_limit: u64::MAX,
             body_in: 0,
             tunnel: false,
@@ -116,20 +116,17 @@ impl Exchange {
         self.begun().connection.open.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes the request says its body has.
-    pub(super) fn announced_body(&self, request: &RequestHeader) -> u64 {
-        let length = request.headers.get(header::CONTENT_LENGTH);
-        length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()).unwrap_or(0)
-    }
-
-    /// The same address, by https.
-    pub(super) fn https_location(&self, request: &RequestHeader) -> Option<HeaderValue> {
-        let target = request.raw_path();
-        if self.host.is_empty() || !target.starts_with(b"/") {
-            return None;
+    /// Takes what was decided; the gateway's own answer, when it is one.
+    pub(super) fn take(&mut self, decision: Decision) -> Option<Answer> {
+        let Decision { route, upstream, limit, body_limit, then } = decision;
+        (self.route, self.upstream, self.limit, self.body_limit) = (route, upstream, limit, body_limit);
+        match then {
+            Then::Forward(in_flight) => {
+                self.in_flight = Some(in_flight);
+                None
+            }
+            Then::Answer(answer) => Some(answer),
         }
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        HeaderValue::from_bytes(&[b"https://", host.as_bytes(), target].concat()).ok()
     }
 
     fn header_policy(&self) -> Option<&Arc<HeaderPolicy>> {
@@ -156,10 +153,16 @@ impl Exchange {
                 }
             }
         }
-        for (name, value) in &self.extra {
-            response.insert_header(name.clone(), value.clone())?;
+        let mut done = Ok(());
+        if let Some((limit, verdict)) = &self.limit {
+            limit.headers(*verdict, |name, value| {
+                if done.is_ok() {
+                    done = response.insert_header(name, value);
+                }
+            });
         }
-        response.insert_header(X_REQUEST_ID, self.request_id.clone())
+        done?;
+        response.insert_header(X_REQUEST_ID, &self.request_id)
     }
 
     /// Counts the request, and writes its line.
@@ -173,9 +176,7 @@ impl Exchange {
         let upstream = self.upstream.as_ref().map(|upstream| upstream.name.as_str());
         let (route_label, upstream_label) = (route.unwrap_or("-"), upstream.unwrap_or("-"));
         let duration = self.started.elapsed();
-        let labels = [route_label, upstream_label, method_label(request.method.as_str()), status_label(status)];
-        live.metrics.requests.with_label_values(&labels).inc();
-        live.metrics.duration.with_label_values(&[route_label, upstream_label]).observe(duration.as_secs_f64());
+        live.metrics.answered(route_label, upstream_label, request.method.as_str(), status, duration);
         let log = live.access_log.load();
         if !log.is_on() {
             return;
@@ -184,7 +185,7 @@ impl Exchange {
         let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         log.log(&Line {
             time: timestamp(SystemTime::now() - duration),
-            request_id: self.request_id.to_str().unwrap_or("-"),
+            request_id: &self.request_id,
             client: begun.origin.client,
             listener: &begun.connection.listener,
             protocol: protocol(request.version),
@@ -207,8 +208,8 @@ impl Exchange {
 }
 
 /// A request id that nobody else has.
-pub(super) fn fresh_request_id() -> HeaderValue {
-    HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).expect("a UUID is visible ASCII")
+pub(crate) fn fresh_request_id() -> String {
+    uuid::Uuid::now_v7().to_string()
 }
 
 pub(super) fn timestamp(time: SystemTime) -> String {
@@ -239,10 +240,4 @@ fn protocol(version: http::Version) -> &'static str {
         http::Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
     }
-}
-
-fn status_label(status: u16) -> &'static str {
-    static LABELS: std::sync::LazyLock<Vec<String>> =
-        std::sync::LazyLock::new(|| (0..1000).map(|status| status.to_string()).collect());
-    LABELS.get(usize::from(status)).map_or("0", String::as_str)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use keygate_config::{ListenerLimits, RateKey};
+use keygate_config::ListenerLimits;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 
 use pingora_core::modules::http::HttpModules;
@@ -27,8 +27,10 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
 use crate::http1::head::{self, Refusal};
 use crate::live::Live;
-use crate::policy::limit::{Doubled, key_of, whole_seconds};
-use crate::policy::{forward, path};
+use crate::policy::decide::{
+    Answer, Request, body_too_large, decide, request_timeout, upstream_timeout, upstream_unavailable,
+};
+use crate::policy::forward;
 use exchange::Exchange;
 
 /// pingora's proxy with our policy.
@@ -123,60 +125,24 @@ impl ProxyHttp for Edge {
         session.set_total_drain_timeout(Some(DRAIN_BODY));
         if let Err(refusal) = check_http2(session, &listener.limits) {
             self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
-            let (status, detail) = (refusal.status(), refusal.to_string());
-            return self.answer(session, exchange, status, "malformed-request", &detail).await;
+            let answer = Answer::new(refusal.status(), "malformed-request", refusal.to_string());
+            return self.answer(session, exchange, &answer).await;
         }
         let request = session.req_header();
-        if matches!(request.method, http::Method::CONNECT | http::Method::TRACE) {
-            exchange
-                .extra
-                .push((header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
-            return self.answer(session, exchange, 405, "method-not-allowed", "this method is not served").await;
-        }
-        if listener.redirect {
-            let Some(location) = exchange.https_location(request) else {
-                return self.answer(session, exchange, 400, "bad-request", "a redirect needs a Host").await;
-            };
-            exchange.extra.push((header::LOCATION, location));
-            return self.answer(session, exchange, 301, "moved", "this service speaks https").await;
-        }
-        let raw = String::from_utf8_lossy(request.raw_path()).into_owned();
-        let route = path::Readings::new(raw.split('?').next().unwrap_or_default())
-            .and_then(|path| path.agree(|path| exchange.snapshot().route(&exchange.host, path)));
-        let route = match route {
-            Ok(route) => route.cloned(),
-            Err(error) => {
-                self.live.metrics.refused.with_label_values(&["path"]).inc();
-                return self.answer(session, exchange, 400, "bad-path", &error.to_string()).await;
-            }
+        let target = String::from_utf8_lossy(request.raw_path()).into_owned();
+        let asked = Request {
+            method: request.method.as_str(),
+            target: &target,
+            host: &exchange.host,
+            announced: announced_body(request),
+            client: exchange.origin().client,
         };
-        let Some(route) = route else {
-            return self.answer(session, exchange, 404, "no-route", "nothing is served here").await;
-        };
-        exchange.route = Some(route.clone());
-        exchange.body_limit = route.body_size.unwrap_or(listener.limits.body_size.0);
-        if exchange.announced_body(session.req_header()) > exchange.body_limit {
-            return self.answer(session, exchange, 413, "body-too-large", "the request body is too large").await;
+        let decision = decide(exchange.snapshot(), &listener, &asked, &request.headers);
+        self.live.metrics.decided(&decision);
+        match exchange.take(decision) {
+            None => Ok(false),
+            Some(answer) => self.answer(session, exchange, &answer).await,
         }
-        match self.within_limits(session, exchange) {
-            Ok(true) => {}
-            Ok(false) => return self.answer(session, exchange, 429, "rate-limited", "too many requests").await,
-            Err(doubled) => {
-                self.live.metrics.refused.with_label_values(&["rate-limit-key"]).inc();
-                return self.answer(session, exchange, 400, "doubled-header", &doubled.to_string()).await;
-            }
-        }
-        let turn = route.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let upstream = route.backends[route.split.pick(turn)].upstream.clone();
-        exchange.upstream = Some(upstream.clone());
-        let Some(in_flight) = upstream.enter() else {
-            self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "overload"]).inc();
-            exchange.extra.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
-            let detail = "the service has as many requests in flight as it may";
-            return self.answer(session, exchange, 503, "overload", detail).await;
-        };
-        exchange.in_flight = Some(in_flight);
-        Ok(false)
     }
 
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
@@ -240,16 +206,21 @@ impl ProxyHttp for Edge {
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        let forged: Vec<HeaderName> = request.headers.keys().filter(|name| forward::is_forged(name)).cloned().collect();
+        let is_forged = |name: &&HeaderName| forward::is_forged(name.as_str().as_bytes());
+        let forged: Vec<HeaderName> = request.headers.keys().filter(is_forged).cloned().collect();
         for name in forged {
             request.remove_header(&name);
         }
         let host = request.headers.get(header::HOST).cloned();
         let received = &session.req_header().headers;
-        for (name, value) in forward::headers(exchange.origin(), host.as_ref(), &exchange.request_id, received) {
-            request.insert_header(name, value)?;
-        }
-        Ok(())
+        let host = host.as_ref().map(HeaderValue::as_bytes);
+        let mut done = Ok(());
+        forward::headers(exchange.origin(), host, &exchange.request_id, received, |name, value| {
+            if done.is_ok() {
+                done = request.insert_header(HeaderName::from_static(name), value);
+            }
+        });
+        done
     }
 
     async fn request_body_filter(
@@ -291,35 +262,30 @@ impl ProxyHttp for Edge {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         let refused = exchange.take_refusal();
-        let (status, kind, detail) = match (refused, error.esource(), error.etype()) {
+        let answer = match (refused, error.esource(), error.etype()) {
             (Some(refusal), _, _) => {
                 self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
-                (refusal.status(), "malformed-request", refusal.to_string())
+                Some(Answer::new(refusal.status(), "malformed-request", refusal.to_string()))
             }
-            (_, _, ErrorType::HTTPStatus(413)) => (413, "body-too-large", "the request body is too large".into()),
-            (_, _, ErrorType::HTTPStatus(code)) => (*code, "error", "the request failed".into()),
+            (_, _, ErrorType::HTTPStatus(413)) => Some(body_too_large()),
+            (_, _, ErrorType::HTTPStatus(code)) => Some(Answer::new(*code, "error", "the request failed")),
             (_, ErrorSource::Upstream, kind) => {
                 use ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
-                match kind {
-                    ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout => {
-                        (504, "upstream-timeout", "the service did not answer in time".into())
-                    }
-                    _ => (502, "upstream-unavailable", "the service cannot be reached or gave no valid answer".into()),
-                }
+                let late = matches!(kind, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout);
+                Some(if late { upstream_timeout() } else { upstream_unavailable() })
             }
-            (_, ErrorSource::Downstream, ErrorType::ReadTimedout) => {
-                (408, "request-timeout", "the request body did not arrive in time".into())
-            }
+            (_, ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(request_timeout()),
             (_, ErrorSource::Downstream, kind) => match kind {
                 ErrorType::WriteError
                 | ErrorType::ReadError
                 | ErrorType::ConnectionClosed
-                | ErrorType::WriteTimedout => (0, "", String::new()),
-                ErrorType::H2Error => (0, "", String::new()),
-                _ => (400, "bad-request", "the request is malformed".into()),
+                | ErrorType::WriteTimedout
+                | ErrorType::H2Error => None,
+                _ => Some(Answer::new(400, "bad-request", "the request is malformed")),
             },
-            _ => (500, "internal", "the gateway failed; its log says why".into()),
+            _ => Some(Answer::new(500, "internal", "the gateway failed; its log says why")),
         };
+        let status = answer.as_ref().map_or(0, |answer| answer.status);
         // The kind only: pingora's context quotes what the upstream sent.
         exchange.error = Some(format!("{} {}", error.esource().as_str(), error.etype().as_str()));
         if let Some(upstream) = &exchange.upstream
@@ -329,9 +295,9 @@ impl ProxyHttp for Edge {
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
         }
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
-        if status > 0 && session.response_written().is_none() {
+        if let Some(answer) = answer.filter(|_| session.response_written().is_none()) {
             session.set_keepalive(None);
-            if let Err(error) = self.answer(session, exchange, status, kind, &detail).await {
+            if let Err(error) = self.answer(session, exchange, &answer).await {
                 tracing::debug!(%error, "the client is gone before its error");
             }
             if !session.is_http2() {
@@ -382,6 +348,12 @@ fn check_http2(session: &Session, limits: &ListenerLimits) -> std::result::Resul
     head::check_http2(request.method.as_str().as_bytes(), request.raw_path(), authority.into_iter().chain(hosts))
 }
 
+/// Bytes the request says its body has.
+fn announced_body(request: &RequestHeader) -> u64 {
+    let length = request.headers.get(header::CONTENT_LENGTH);
+    length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
 /// Takes off what is between the upstream and us alone (RFC 9110, 7.6.1), but for what frames the body.
 fn remove_hop_by_hop(response: &mut ResponseHeader) {
     let named: Vec<HeaderName> = response
@@ -394,44 +366,5 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
         .collect();
     for name in named.iter().map(HeaderName::as_str).chain(["keep-alive", "proxy-connection"]) {
         response.remove_header(name);
-    }
-}
-
-impl Edge {
-    /// Asks all of the route's limits; the answer tells of the tightest.
-    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> std::result::Result<bool, Doubled> {
-        let Some(route) = exchange.route.clone() else { return Ok(true) };
-        // All are known before the first is counted: a request that is refused for its key costs nobody anything.
-        let mut keys = Vec::new();
-        for limit in &route.limits {
-            keys.push(match &limit.key {
-                RateKey::Header(name) => key_of(&session.req_header().headers, name)?,
-                RateKey::ClientIp | RateKey::Route => None,
-            });
-        }
-        let mut tightest = None;
-        for (limit, key) in route.limits.iter().zip(&keys) {
-            let verdict = limit.check(exchange.origin().client, key.as_deref(), &route.name);
-            let tighter = tightest.as_ref().is_none_or(|(_, _, remaining)| verdict.remaining < *remaining);
-            if tighter || !verdict.allowed {
-                tightest = Some((limit, verdict, verdict.remaining));
-            }
-            if !verdict.allowed {
-                self.live.metrics.rate_limited.with_label_values(&[&route.name, &limit.name]).inc();
-                break;
-            }
-        }
-        let Some((limit, verdict, _)) = tightest else { return Ok(true) };
-        let mut push = |name: &'static str, value: String| {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                exchange.extra.push((HeaderName::from_static(name), value));
-            }
-        };
-        push("ratelimit-policy", limit.policy_header());
-        push("ratelimit", limit.limit_header(verdict));
-        if !verdict.allowed {
-            push("retry-after", whole_seconds(verdict.retry_after).max(1).to_string());
-        }
-        Ok(verdict.allowed)
     }
 }

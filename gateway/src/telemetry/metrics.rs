@@ -1,8 +1,12 @@
 //! Prometheus metrics.
 
+use std::time::Duration;
+
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use crate::policy::decide::{Counted, Decision, Then};
 
 /// Every metric of a gateway.
 #[derive(Debug, Clone)]
@@ -102,6 +106,27 @@ impl Metrics {
         OpenConnection(gauge)
     }
 
+    /// Counts a request that was answered with this status.
+    pub fn answered(&self, route: &str, upstream: &str, method: &str, status: u16, duration: Duration) {
+        self.requests.with_label_values(&[route, upstream, method_label(method), status_label(status)]).inc();
+        self.duration.with_label_values(&[route, upstream]).observe(duration.as_secs_f64());
+    }
+
+    /// Counts what a decision refused.
+    pub(crate) fn decided(&self, decision: &Decision) {
+        let Then::Answer(answer) = &decision.then else { return };
+        match (answer.counted, &decision.route, &decision.limit, &decision.upstream) {
+            (Counted::Refused(reason), ..) => self.refused.with_label_values(&[reason]).inc(),
+            (Counted::Limited, Some(route), Some((limit, _)), _) => {
+                self.rate_limited.with_label_values(&[&route.name, &limit.name]).inc();
+            }
+            (Counted::Overload, _, _, Some(upstream)) => {
+                self.upstream_errors.with_label_values(&[&upstream.name, "overload"]).inc();
+            }
+            _ => {}
+        }
+    }
+
     /// Everything, in Prometheus' text format 0.0.4.
     #[must_use]
     pub fn render(&self, access_log_lost: u64) -> Vec<u8> {
@@ -117,4 +142,10 @@ impl Metrics {
 pub fn method_label(method: &str) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
     KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
+
+fn status_label(status: u16) -> &'static str {
+    static LABELS: std::sync::LazyLock<Vec<String>> =
+        std::sync::LazyLock::new(|| (0..1000).map(|status| status.to_string()).collect());
+    LABELS.get(usize::from(status)).map_or("0", String::as_str)
 }
