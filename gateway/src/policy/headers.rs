@@ -9,6 +9,8 @@ pub struct HeaderPolicy {
     set: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
     cookies: Option<Cookies>,
+    /// What is set over http and over https, as header lines.
+    lines: [Vec<u8>; 2],
 }
 
 /// For pages. OWASP Secure Headers Project and MDN, 2026; HSTS for two years as its preload list asks.
@@ -70,7 +72,14 @@ impl HeaderPolicy {
                 None => set.push((name, value)),
             }
         }
-        Self { set, remove, cookies: config.cookies }
+        let mut policy = Self { set, remove, cookies: config.cookies, lines: Default::default() };
+        policy.lines = [false, true].map(|https| {
+            let line = |(name, value): (&HeaderName, &HeaderValue)| {
+                [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat()
+            };
+            policy.set(https).flat_map(line).collect()
+        });
+        policy
     }
 
     /// Headers to take off an answer.
@@ -85,6 +94,19 @@ impl HeaderPolicy {
             .iter()
             .filter(move |(name, _)| https || *name != header::STRICT_TRANSPORT_SECURITY)
             .map(|(name, value)| (name, value))
+    }
+
+    /// As [`Self::set`], as header lines of HTTP/1.
+    #[must_use]
+    pub fn lines(&self, https: bool) -> &[u8] {
+        &self.lines[usize::from(https)]
+    }
+
+    /// Whether an upstream's header of this name is taken off, or gives way to one that is set.
+    #[must_use]
+    pub fn replaces(&self, name: &[u8], https: bool) -> bool {
+        let is = |other: &HeaderName| other.as_str().as_bytes().eq_ignore_ascii_case(name);
+        self.remove.iter().any(is) || self.set(https).any(|(other, _)| is(other))
     }
 
     /// Whether `Set-Cookie` headers need a look.
@@ -153,6 +175,13 @@ mod tests {
         );
         assert_eq!(policy.removed(), ["server", "x-powered-by"]);
         assert_eq!(set(&policy, false).len(), 4, "no HSTS over plain HTTP");
+        for https in [false, true] {
+            let lines = set(&policy, https).iter().map(|line| format!("{line}\r\n")).collect::<String>();
+            assert_eq!(policy.lines(https), lines.as_bytes());
+            assert_eq!(policy.replaces(b"Strict-Transport-Security", https), https);
+            assert!(policy.replaces(b"Server", https) && policy.replaces(b"X-Frame-Options", https));
+            assert!(!policy.replaces(b"x-frame-option", https));
+        }
     }
 
     #[test]

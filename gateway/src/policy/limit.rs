@@ -226,6 +226,7 @@ impl Clock for ManualClock {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use proptest::prelude::*;
 
     use super::*;
