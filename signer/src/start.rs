@@ -98,7 +98,15 @@ impl Signer {
             }
             Address::Tcp(address) => Err(StartError::NotUnix(*address)),
         });
-        let listeners = listeners.collect::<Result<_, _>>()?;
+        let listeners = match listeners.collect::<Result<_, _>>() {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                // Who tries again finds the ledger free.
+                drop(ledger);
+                running.wait();
+                return Err(error);
+            }
+        };
         let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
         let api = Api { signing, callers, tasks: TaskTracker::new() };
         Ok(Self { api, ledger: running, listeners })

@@ -17,6 +17,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::lock::{Lock, LockError};
+
 /// A request's head must be there within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's head has this size at most, in bytes.
@@ -35,6 +37,8 @@ pub(super) struct Peer {
 pub(crate) struct Listener {
     socket: UnixListener,
     path: PathBuf,
+    /// Let go after the socket's file is gone.
+    _lock: Lock,
 }
 
 /// Why a socket cannot be bound.
@@ -57,6 +61,12 @@ impl Listener {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
+        // Of two that start at once, one goes on: between seeing that nobody listens and putting a socket there, nobody
+        // else does.
+        let lock = Lock::of(path).map_err(|error| match error {
+            LockError::Held(_) => BindError::Taken,
+            LockError::Io(error) => error.into(),
+        })?;
         vacant(path)?;
         // Under another name first: nobody can connect before the mode is right, and a stale socket is replaced in
         // one step.
@@ -70,7 +80,7 @@ impl Listener {
         let socket = UnixListener::bind(&fresh)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o660))?;
         std::fs::rename(&fresh, path)?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self { socket, path: path.to_owned(), _lock: lock })
     }
 
     /// Serves until `stop`, and then until the last request in flight is answered.

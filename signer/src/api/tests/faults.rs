@@ -103,3 +103,32 @@ async fn a_ledger_that_fails_gives_nothing_out() {
     assert_eq!(running.sign("during", &tx(1)).await.status, 200);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_ledger_whose_file_has_gone_gives_nothing_out() {
+    let (running, kms) = with_kms(Duration::from_secs(20)).await;
+    let first = running.sign("before", &tx(1)).await;
+    assert_eq!(first.status, 200);
+    let (path, away) = (running.dir.path().join("run/ledger.db"), running.dir.path().join("run/away.db"));
+    kms.plan([Turn::Slowly(Duration::from_millis(300))]);
+    let waits = tokio::spawn(running.sign("during", &tx(1)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    std::fs::rename(&path, &away).unwrap();
+    let reply = waits.await.unwrap();
+    is_problem(&reply, 503, "ledger-unavailable");
+    assert!(reply.body.get("raw").is_none());
+    let signs = kms.signs();
+    is_problem(&running.sign("after", &tx(1)).await, 503, "ledger-unavailable");
+    is_problem(&running.get("/health").await, 503, "ledger-unavailable");
+    // Another in its place is not the one either.
+    std::fs::copy(&away, &path).unwrap();
+    is_problem(&running.sign("after", &tx(1)).await, 503, "ledger-unavailable");
+    assert_eq!(kms.signs(), signs);
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(running.get("/health").await.status, 200);
+    for (name, replayed) in [("before", true), ("during", false), ("after", false)] {
+        let reply = running.sign(name, &tx(1)).await;
+        assert_eq!((reply.status.as_u16(), reply.headers.contains_key("idempotent-replayed")), (200, replayed));
+    }
+    running.stop().await;
+}
