@@ -132,3 +132,28 @@ async fn a_ledger_whose_file_has_gone_gives_nothing_out() {
     }
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_reservation_that_moves_to_another_policy_is_not_a_fresh_one() {
+    let (running, kms) = with_kms(Duration::from_millis(500)).await;
+    kms.plan(vec![Turn::Slowly(Duration::from_secs(60)); 9]);
+    is_problem(&running.sign("a", &tx(1000)).await, 504, "key-timed-out");
+    let dir = running.stop().await;
+    // Its outcome is unknown, whatever policy the caller has by now, and a later refusal does not make it known.
+    kms.turns.lock().unwrap().clear();
+    kms.plan([Turn::Error("AccessDeniedException")]);
+    let mut config = config(dir.path(), LOCAL);
+    let payouts = config.policies["payouts"].clone();
+    config.policies.insert("renamed".to_owned(), payouts);
+    config.callers.get_mut("payments").unwrap().value.policy.as_mut().unwrap().value = "renamed".to_owned();
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let signer = Signer::with_keys(&config, [("hot".to_owned(), key)].into()).unwrap();
+    let running = serve(dir, signer);
+    is_problem(&running.sign("a", &tx(1000)).await, 502, "key-access-denied");
+    assert_eq!(running.get("/v1/keys/hot/transactions/a").await.body["state"], "pending");
+    is_problem(&running.sign("a", &tx(999)).await, 409, "idempotency-conflict");
+    assert_eq!(running.sign("b", &tx(1000)).await.status, 200);
+    assert_eq!(running.sign("c", &tx(1)).await.body["rule"], "daily_value", "it still counts");
+    assert_eq!(running.sign("a", &tx(1000)).await.status, 200);
+    running.stop().await;
+}
