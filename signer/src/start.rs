@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::callers::{CallerError, Callers};
-use crate::api::listen::{BindError, Listener};
+use crate::api::listen::{BindError, Limits, Listener};
 use crate::api::{Api, router};
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
@@ -117,10 +117,10 @@ impl Signer {
         let Self { api, ledger, listeners } = self;
         let tasks = api.tasks.clone();
         let router = router(Arc::new(api));
-        let stop = CancellationToken::new();
+        let (stop, limits) = (CancellationToken::new(), Limits::default());
         let mut serving = JoinSet::new();
         for listener in listeners {
-            serving.spawn(listener.serve(router.clone(), stop.clone()));
+            serving.spawn(listener.serve(router.clone(), limits.clone(), stop.clone()));
         }
         shutdown.await;
         stop.cancel();

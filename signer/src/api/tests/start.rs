@@ -85,3 +85,22 @@ async fn of_two_signers_one_has_the_ledger_and_the_socket() {
     let again = serve(tempfile::tempdir().unwrap(), with("run/ledger.db", "run/s.sock").await.unwrap());
     again.stop().await;
 }
+
+#[tokio::test]
+async fn no_secret_is_printed() {
+    use sha2::Digest;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dev.key");
+    create_local_key(&path).unwrap();
+    let signer = Signer::start(&config(dir.path(), LOCAL)).await.unwrap();
+    let secret = hex::decode(std::fs::read_to_string(&path).unwrap().trim()).unwrap();
+    let printed = [format!("{signer:?}"), format!("{signer:#?}")].concat().replace(char::is_whitespace, "");
+    assert!(printed.contains("payments") && printed.contains("Local(..)"), "{printed}");
+    for secret in [secret.as_slice(), &sha2::Sha256::digest(TOKEN), TOKEN.as_bytes()] {
+        let bytes = format!("{:?}", &secret[..8]).replace(' ', "");
+        let bytes = bytes.trim_matches(['[', ']']);
+        assert!(!printed.contains(bytes) && !printed.contains(&hex::encode(&secret[..8])), "{bytes} {printed}");
+    }
+    assert!(!printed.contains(TOKEN));
+    signer.serve(std::future::ready(())).await;
+}
