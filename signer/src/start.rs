@@ -24,6 +24,7 @@ pub struct Signer {
     api: Api,
     ledger: ledger::Running,
     listeners: Vec<Listener>,
+    pub(crate) limits: Limits,
 }
 
 /// Why a signer does not start.
@@ -109,15 +110,15 @@ impl Signer {
         };
         let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
         let api = Api { signing, callers, tasks: TaskTracker::new() };
-        Ok(Self { api, ledger: running, listeners })
+        Ok(Self { api, ledger: running, listeners, limits: Limits::default() })
     }
 
     /// Serves until `shutdown`; then accepts no more, finishes what is in flight, and closes the ledger.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { api, ledger, listeners } = self;
+        let Self { api, ledger, listeners, limits } = self;
         let tasks = api.tasks.clone();
         let router = router(Arc::new(api));
-        let (stop, limits) = (CancellationToken::new(), Limits::default());
+        let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         for listener in listeners {
             serving.spawn(listener.serve(router.clone(), limits.clone(), stop.clone()));

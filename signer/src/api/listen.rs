@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,6 +46,13 @@ pub(super) struct Peer {
     pub(super) uid: u32,
 }
 
+/// One of the places for connections, which frees itself. What a request leaves running when its client goes away keeps
+/// it: otherwise asking and going away would be without bound.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 /// What clients may take.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
@@ -56,7 +63,13 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        Self::with_connections(CONNECTIONS)
+    }
+}
+
+impl Limits {
+    pub(crate) fn with_connections(connections: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections));
         Self { head_timeout: HEAD_TIMEOUT, write_timeout: WRITE_TIMEOUT, connections }
     }
 }
@@ -117,11 +130,11 @@ impl Listener {
         let connections = TaskTracker::new();
         loop {
             let accept = async {
-                // The semaphore is never closed.
-                let permit = Arc::clone(&limits.connections).acquire_owned().await.ok();
-                self.socket.accept().await.map(|(stream, _)| (stream, permit))
+                let permit = Arc::clone(&limits.connections).acquire_owned().await;
+                let place = Place { _permit: Arc::new(permit.map_err(io::Error::other)?) };
+                self.socket.accept().await.map(|(stream, _)| (stream, place))
             };
-            let (stream, permit) = tokio::select! {
+            let (stream, place) = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = accept => match accepted {
                     Ok(accepted) => accepted,
@@ -135,11 +148,7 @@ impl Listener {
             match stream.peer_cred() {
                 Ok(credentials) => {
                     let peer = Peer { uid: credentials.uid() };
-                    let served = connection(stream, peer, router.clone(), limits.clone(), stop.clone());
-                    connections.spawn(async move {
-                        served.await;
-                        drop(permit);
-                    });
+                    connections.spawn(connection(stream, peer, place, router.clone(), limits.clone(), stop.clone()));
                 }
                 Err(error) => tracing::warn!(%error, "a connection without a peer's credentials was closed"),
             }
@@ -159,6 +168,7 @@ impl Drop for Listener {
 async fn connection(
     stream: tokio::net::UnixStream,
     peer: Peer,
+    place: Place,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
@@ -167,6 +177,7 @@ async fn connection(
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(place.clone());
         service.call(request)
     });
     let mut http = http1::Builder::new();
@@ -280,7 +291,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (path, stop) = (dir.path().join("s.sock"), CancellationToken::new());
             let router = Router::new().fallback(async || "x".repeat(4000));
-            let limits = Limits { head_timeout, write_timeout, connections: Arc::new(Semaphore::new(connections)) };
+            let limits = Limits { head_timeout, write_timeout, ..Limits::with_connections(connections) };
             let serving = tokio::spawn(Listener::bind(&path).unwrap().serve(router, limits, stop.clone()));
             Self { path, stop, serving, _dir: dir }
         }

@@ -87,6 +87,23 @@ async fn a_client_that_goes_away_and_a_shutdown_stop_nothing() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_keeps_its_place_until_its_request_has_ended() {
+    let kms = FakeKms::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let mut signer = Signer::with_keys(&config(dir.path(), LOCAL), [("hot".to_owned(), key)].into()).unwrap();
+    signer.limits = crate::api::listen::Limits::with_connections(1);
+    let running = serve(dir, signer);
+    kms.plan([Turn::Slowly(Duration::from_secs(1))]);
+    let gone = tokio::time::timeout(Duration::from_millis(300), running.sign("gone", &tx(1))).await;
+    assert!(gone.is_err() && kms.signs() == 1);
+    let waits = tokio::time::timeout(Duration::from_millis(300), running.get("/health")).await;
+    assert!(waits.is_err(), "{waits:?}");
+    assert_eq!(running.get("/v1/keys/hot/transactions/gone").await.body["state"], "signed");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_ledger_that_fails_gives_nothing_out() {
     let (running, kms) = with_kms(Duration::from_secs(20)).await;
     let first = running.sign("before", &tx(1)).await;
