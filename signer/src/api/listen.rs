@@ -339,7 +339,7 @@ mod tests {
         let mut stream = served.connect().await;
         // Asks until nothing more goes either way, and then waits for it to end.
         let asking = async { while stream.write_all(GET).await.is_ok() {} };
-        tokio::time::timeout(SHORT * 20, asking).await.expect("the connection is closed");
+        tokio::time::timeout(LONG, asking).await.expect("the connection is closed");
         served.stop().await;
     }
 

@@ -303,7 +303,7 @@ async fn a_file_that_goes_while_it_is_written_is_seen_to_have_gone() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let ledger = open.ledger.clone();
     let waits = tokio::spawn(async move { ledger.begin(request("a", 1)).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     let undo = gone(&path, false);
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(waits.await.unwrap(), Err(LedgerError::Replaced(path)));
@@ -324,6 +324,25 @@ async fn one_process_has_the_ledger() {
     fresh(&open.ledger, request("a", 1)).await;
     open.close();
     Open::at(&path).close();
+}
+
+#[tokio::test]
+async fn a_ledger_may_be_behind_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("disk")).unwrap();
+    let (path, link) = (dir.path().join("disk/ledger.db"), dir.path().join("link.db"));
+    for name in ["disk/ledger.db", "other.db"] {
+        Open::at(&dir.path().join(name)).close();
+    }
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let open = Open::at(&link);
+    fresh(&open.ledger, request("a", 1)).await;
+    assert!(matches!(Ledger::open(&path).unwrap_err().error, LedgerError::InUse(_)));
+    // The link leads elsewhere now, and so would the next start.
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("other.db"), &link).unwrap();
+    assert_eq!(open.ledger.begin(request("b", 1)).await, Err(LedgerError::Replaced(link)));
+    open.close();
 }
 
 #[tokio::test]
