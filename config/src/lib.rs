@@ -10,6 +10,7 @@
 
 pub mod diagnostics;
 pub mod files;
+mod function;
 pub mod model;
 mod overlap;
 mod place;
@@ -20,6 +21,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use function::Function;
 pub use model::*;
 pub use place::At;
 pub use signer::*;

@@ -303,9 +303,16 @@ fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
             found.push(Diagnostic::error(format!("chains {other:?} and {name:?} have the same id")).at(&chain.span));
         }
     }
-    for policy in signer.policies.values() {
+    for (name, policy) in &signer.policies {
         for chain in policy.chains.iter().flatten() {
             reference("signer.chains", chain, &signer.chains, found);
+        }
+        if policy.functions.is_some() && policy.to.is_none() {
+            found.push(
+                Diagnostic::error(format!("policy {name:?} lists functions, and not on what they may be called"))
+                    .at(&policy.span)
+                    .help("without `to`, any function may be called: list the contracts there"),
+            );
         }
     }
     let mut uids = BTreeMap::new();
