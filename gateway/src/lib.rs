@@ -62,6 +62,20 @@ pub enum Drained {
     Cut(usize),
 }
 
+/// Does with the file what a start does, short of making, locking and binding anything: that it could start, as far
+/// as the file and what it names go.
+///
+/// # Errors
+/// The first thing that a start would refuse.
+pub fn check(loaded: Loaded) -> Result<(), StartError> {
+    let mut weights =
+        weights::Weights::load(&loaded.config.process.state_dir).map_err(|error| StartError(error.to_string()))?;
+    weights.reconcile(&loaded.config);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    live::Carried::new(provider).build(loaded, &weights, None).map_err(StartError)?;
+    Ok(())
+}
+
 impl Gateway {
     /// Binds the configuration's listeners and serves. Needs a tokio runtime for the admin API; requests are served by
     /// threads of the gateway's own.

@@ -80,7 +80,7 @@ fn files(loaded: &Loaded) -> Vec<PathBuf> {
     for certificate in config.listeners.values().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
         files.extend([certificate.cert.clone(), certificate.key.clone()]);
     }
-    files.extend(config.admin.token_file.clone());
+    files.extend(config.admin.token_file.iter().map(|file| file.value.clone()));
     files
 }
 

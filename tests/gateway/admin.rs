@@ -95,13 +95,13 @@ fn over_tcp_without_a_token_nothing_starts() {
         let simple = Simple { servers: &["127.0.0.1:9".to_owned()], rest: admin, ..Simple::default() };
         simple.toml().replace("$HTTP", "0")
     };
-    let home = Home::new(&toml("[admin]\nlisten = \"127.0.0.1:0\"\n"));
+    let home = Home::new(&toml("[admin]\nlisten = \"127.0.0.1:9\"\n"));
     for command in ["check", "gateway"] {
         let done = home.run([command]);
         assert_eq!(done.code, 1);
         assert!(done.stderr.contains("an admin listener on TCP needs a token"), "{}", done.stderr);
     }
-    home.config(&toml("[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n"));
+    home.config(&toml("[admin]\nlisten = \"127.0.0.1:9\"\ntoken_file = \"admin.token\"\n"));
     for (token, why) in [(None, "No such file"), (Some("short"), "at least 16 visible ASCII characters")] {
         if let Some(token) = token {
             home.secret("admin.token", token);
