@@ -41,6 +41,7 @@ pub struct Gateway {
     threads: Vec<WorkerThread>,
     /// What the files were like at the start.
     seen: u64,
+    state: weights::Lock,
 }
 
 struct WorkerThread {
@@ -90,7 +91,7 @@ impl Gateway {
         };
         let address = loaded.config.admin.listen.value.clone();
         let seen = watch::seen(&loaded);
-        let prepared = control::prepare(loaded, live::Carried::new(provider)).await.map_err(StartError)?;
+        let (prepared, state) = control::prepare(loaded, live::Carried::new(provider)).await.map_err(StartError)?;
         for note in &prepared.notes {
             tracing::warn!("{note}");
         }
@@ -110,7 +111,7 @@ impl Gateway {
             threads.push(thread);
         }
         let control = Arc::new(Control::new(prepared, handles).map_err(StartError)?);
-        Ok(Self { control, admin, drain, connections, threads, seen })
+        Ok(Self { control, admin, drain, connections, threads, seen, state })
     }
 
     /// For changing what is live.
@@ -143,6 +144,8 @@ impl Gateway {
         };
         tasks.shutdown().await;
         drop(self.threads);
+        // The next gateway may have it.
+        drop(self.state);
         drained
     }
 }
