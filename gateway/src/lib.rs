@@ -40,7 +40,7 @@ pub struct Gateway {
     connections: TaskTracker,
     threads: Vec<WorkerThread>,
     /// What the files were like at the start.
-    seen: u64,
+    seen: watch::Seen,
     state: weights::Lock,
 }
 
