@@ -8,6 +8,7 @@
 //!
 //! Unknown fields are errors; relative paths are relative to the file.
 
+mod addresses;
 pub mod diagnostics;
 pub mod files;
 mod function;

@@ -181,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn ipv4_in_ipv6_is_ipv4() {
+        // As a peer on a socket for both, and as what a proxy with such a socket writes.
+        let received = map(&[("x-forwarded-for", "::ffff:198.51.100.7, [::ffff:10.1.1.1]:443, ::ffff:10.0.0.3")]);
+        let trusting = origin(ip("::ffff:10.0.0.2"), false, &received, &trusted());
+        assert_eq!(trusting.client, ip("198.51.100.7"));
+        let stranger = origin(ip("::ffff:203.0.113.9"), false, &received, &trusted());
+        assert_eq!(stranger.client, ip("203.0.113.9"));
+        let sent = headers(&stranger, None, &HeaderValue::from_static("fresh"), &received);
+        assert_eq!(value(&sent, "x-forwarded-for"), "203.0.113.9");
+        // "Everybody" in IPv6 is nobody in IPv4.
+        let v6 = ["::/0".parse().unwrap()];
+        assert_eq!(origin(ip("::ffff:10.0.0.2"), false, &received, &v6).client, ip("10.0.0.2"));
+    }
+
+    #[test]
     fn what_cannot_be_read_ends_the_chain_of_trust() {
         let client = |line: &str| origin(ip("10.0.0.2"), true, &map(&[("x-forwarded-for", line)]), &trusted()).client;
         assert_eq!(client("6.6.6.6, unknown, 10.1.1.1"), ip("10.1.1.1"));
