@@ -164,6 +164,29 @@ request.end(Buffer.alloc(Number(size), "x"));
         node_answer(&answer).expect("an answer")
     }
 
+    /// A POST over HTTP/2, by node, that sends so many bytes, one each `pause` milliseconds, and does not end.
+    #[track_caller]
+    pub fn post_http2_slowly(&self, target: &str, bytes: usize, pause: usize) -> Response {
+        const SCRIPT: &str = r#"
+const [url, target, bytes, pause] = process.argv.slice(1);
+const session = require("node:http2").connect(url, { rejectUnauthorized: false });
+const request = session.request({ ":method": "POST", ":path": target });
+const answer = { headers: [], body: "" };
+let left = Number(bytes);
+const timer = setInterval(() => left-- > 0 ? request.write("x") : clearInterval(timer), Number(pause));
+request.on("response", (_, __, raw) => { answer.headers = raw; });
+request.on("data", data => { answer.body += data; });
+request.on("error", () => {});
+const done = () => { console.log(JSON.stringify(answer)); process.exit(); };
+request.on("end", done);
+request.on("close", done);
+"#;
+        let url = format!("https://127.0.0.1:{}", self.https);
+        let args = ["-e", SCRIPT, &url, target, &bytes.to_string(), &pause.to_string()];
+        let answer = run(std::process::Command::new("node").args(args), b"").json();
+        node_answer(&answer).expect("an answer")
+    }
+
     /// Requests over HTTP/2 with exactly these fields, on a connection each, by node; `None` where the stream, or the
     /// connection with it, was reset.
     #[track_caller]

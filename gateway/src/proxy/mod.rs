@@ -7,7 +7,7 @@ mod answer;
 mod exchange;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -213,12 +213,21 @@ impl ProxyHttp for Edge {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_in += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        if exchange.body_in > exchange.body_limit && !exchange.tunnel {
+        if exchange.tunnel {
+            return Ok(());
+        }
+        if exchange.body_in > exchange.body_limit {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
+        }
+        let now = Instant::now();
+        exchange.body_times = Some((exchange.body_times.map_or(now, |(began, _)| began), now));
+        // Once the answer has begun, both talk as they please.
+        if !end && exchange.first_byte.is_none() && exchange.is_slow() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the request body is too slow").into_down());
         }
         Ok(())
     }
@@ -248,7 +257,14 @@ impl ProxyHttp for Edge {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         let refused = exchange.take_refusal();
-        let (status, kind, detail) = match (refused, error.esource(), error.etype()) {
+        // The server had nothing to answer: the rest of the request was not there. Over HTTP/2, this is how a client that
+        // falls silent is noticed, as pingora has no time-out for its bodies.
+        let request = session.req_header();
+        let asked_first = request.headers.contains_key(header::EXPECT) && exchange.body_in == 0;
+        let waiting = *error.etype() == ErrorType::ReadTimedout && session.response_written().is_none();
+        let unfinished = waiting && !session.is_body_done() && !asked_first;
+        let source = if unfinished { &ErrorSource::Downstream } else { error.esource() };
+        let (status, kind, detail) = match (refused, source, error.etype()) {
             (Some(refusal), _, _) => {
                 self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
                 (refusal.status(), "malformed-request", refusal.to_string())
@@ -278,9 +294,9 @@ impl ProxyHttp for Edge {
             _ => (500, "internal", "the gateway failed; its log says why".into()),
         };
         // The kind only: pingora's context quotes what the upstream sent.
-        exchange.error = Some(format!("{} {}", error.esource().as_str(), error.etype().as_str()));
+        exchange.error = Some(format!("{} {}", source.as_str(), error.etype().as_str()));
         if let Some(upstream) = &exchange.upstream
-            && *error.esource() == ErrorSource::Upstream
+            && *source == ErrorSource::Upstream
         {
             let what = if status == 504 { "timeout" } else { "failed" };
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
