@@ -22,6 +22,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
 use crate::http1::head::{self, Refusal};
+use crate::http1::response;
 use crate::live::Live;
 use crate::policy::limit::{Doubled, key_of, whole_seconds};
 use crate::policy::{forward, path};
@@ -228,6 +229,20 @@ impl ProxyHttp for Edge {
         // Once the answer has begun, both talk as they please.
         if !end && exchange.first_byte.is_none() && exchange.is_slow() {
             return Err(Error::explain(ErrorType::ReadTimedout, "the request body is too slow").into_down());
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        response::check(response.version, response.status, &response.headers, session.is_upgrade_req())
+            .map_err(|bad| Error::explain(ErrorType::InvalidHTTPHeader, bad.to_string()).into_up())?;
+        if response.status == http::StatusCode::NO_CONTENT {
+            response.remove_header(&header::CONTENT_LENGTH);
         }
         Ok(())
     }
