@@ -46,6 +46,17 @@ impl Edge {
         Ok(true)
     }
 
+    /// Answers 204. Always `Ok(true)`, as [`Self::answer`].
+    pub(super) async fn answer_nothing(&self, session: &mut Session, exchange: &Exchange) -> Result<bool> {
+        let mut response = ResponseHeader::build(204, Some(4))?;
+        exchange.edit(&mut response)?;
+        if !session.is_body_empty() {
+            session.set_keepalive(None);
+        }
+        session.write_response_header(Box::new(response), true).await?;
+        Ok(true)
+    }
+
     /// The whole answer to a request that the front door refused, which is counted and logged here.
     pub(crate) fn refuse(live: &Arc<Live>, connection: &Arc<Connection>, refusal: Refusal) -> Vec<u8> {
         let snapshot = live.snapshot();

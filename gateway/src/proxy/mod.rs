@@ -36,6 +36,8 @@ pub struct Edge {
     live: Arc<Live>,
 }
 
+/// Methods as `Allow` tells them; others are forwarded as well.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 /// Attempts at an upstream's servers, in all.
 const MAX_ATTEMPTS: usize = 5;
 /// What is left of a request's body after its answer may take so long to come; then the connection ends.
@@ -89,10 +91,13 @@ impl ProxyHttp for Edge {
         }
         let request = session.req_header();
         if matches!(request.method, http::Method::CONNECT | http::Method::TRACE) {
-            exchange
-                .extra
-                .push((header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
+            exchange.extra.push((header::ALLOW, METHODS));
             return self.answer(session, exchange, 405, "method-not-allowed", "this method is not served").await;
+        }
+        // RFC 9110, 9.3.7: this asks about the server as a whole, which no route is.
+        if request.raw_path() == b"*" {
+            exchange.extra.push((header::ALLOW, METHODS));
+            return self.answer_nothing(session, exchange).await;
         }
         if listener.redirect {
             let Some(location) = exchange.https_location(request) else {
