@@ -141,7 +141,7 @@ impl Edge {
 
     /// A POST of so many bytes over HTTP/2, by node, to the TLS listener; with `content-length`, or without.
     ///
-    /// Not by curl: 7.88 does not show an answer that comes while it still sends.
+    /// Not by curl: 7.88 drops an answer whose stream is reset while it still sends.
     #[track_caller]
     pub fn post_http2(&self, target: &str, size: usize, announced: bool) -> Response {
         const SCRIPT: &str = r#"

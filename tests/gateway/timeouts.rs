@@ -233,6 +233,20 @@ fn heads_that_are_too_large_are_431() {
 }
 
 #[test]
+fn an_early_answer_over_http2_is_seen_by_a_client_that_still_sends() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let edge = Simple { servers: &[origin.server()], route: "body_size = \"1KiB\"", rest: TLS, ..Simple::default() }
+        .start_in(&home);
+    let data = format!("@{}", home.write("body", vec![b'x'; 500_000]).display());
+    for framing in ["X-None: 1", "Content-Length:"] {
+        for _ in 0..5 {
+            let answer = edge.curl_tls("example.com", "/", ["--http2", "--data-binary", &data, "-H", framing]);
+            super::problem(answer.status, &answer.headers, &answer.body, (413, "body-too-large"));
+        }
+    }
+}
+
+#[test]
 fn bodies_that_are_too_large_are_413() {
     let origin = Origin::start("blue");
     let home = tls_home(&Ca::new(), &["example.com"]);

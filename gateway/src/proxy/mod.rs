@@ -321,6 +321,8 @@ impl ProxyHttp for Edge {
             let what = if status == 504 { "timeout" } else { "failed" };
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
         }
+        // The server is done with it; the client may not be.
+        exchange.in_flight = None;
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
