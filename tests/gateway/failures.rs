@@ -103,6 +103,30 @@ fn an_answer_that_is_none_is_502() {
 }
 
 #[test]
+fn a_body_that_is_sent_again_counts_once() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    // A connection answers once; it ends when it is asked again, too late to be known as stale.
+    let raw = RawOrigin::start(vec![
+        Step::ReadUntil(b"last"),
+        Step::Send(ANSWER.to_vec()),
+        Step::ReadUntil(b"last"),
+        Step::Close,
+    ]);
+    let rest = "[process]\nworkers = 1\n";
+    let edge = Simple { servers: &[raw.server()], route: "body_size = \"60B\"", rest, ..Simple::default() }.start();
+    let mut client = edge.client();
+    for _ in 0..2 {
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\n{:>40}", "last"));
+        assert_eq!(client.reply().status, 200);
+    }
+    assert_eq!(raw.received().len(), 2, "the second was sent again");
+    wait_until(SOON, "their lines", || {
+        let lines = edge.log_lines();
+        (lines.len() == 2 && lines.iter().all(|line| line["bytes_in"] == 40)).then_some(())
+    });
+}
+
+#[test]
 fn an_answer_that_can_be_read_in_two_ways_is_502() {
     let home = tls_home(&Ca::new(), &["example.com"]);
     for answer in [

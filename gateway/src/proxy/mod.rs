@@ -153,6 +153,8 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::ConnectNoRoute, "no server has a known address").into_up());
         };
         exchange.tried.push(server);
+        // Each attempt sends the body from its beginning.
+        (exchange.body_in, exchange.body_times) = (0, None);
         exchange.server = Some(address);
         let mut peer = HttpPeer::new(address, false, String::new());
         let timeouts = upstream.timeouts;
