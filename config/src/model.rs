@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::place::At;
 use crate::signer::Signer;
-use crate::units::{Period, Rate, Size};
+use crate::units::{ByteRate, Period, Rate, Size};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -200,7 +200,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// IP addresses and ports. "[::]:443" is IPv6 only; name "0.0.0.0:443" beside it for both.
+    /// IP addresses and ports. `[::]:443` is IPv6 only; name `0.0.0.0:443` beside it for both.
     pub bind: Vec<At<SocketAddr>>,
     /// TLS is terminated here. Without it, the listener speaks plain HTTP.
     pub tls: Option<Tls>,
@@ -300,13 +300,22 @@ pub struct ListenerLimits {
     pub header_count: u16,
     /// A request's body, in bytes; more is answered 413. Routes may say otherwise.
     pub body_size: Size,
+    /// A request's body arrives this fast at least, on average; a slower one is answered 408. It has as long as it may
+    /// pause on top, and the bound ends where the answer begins. "0B/s" is no bound.
+    pub body_min_rate: ByteRate,
     /// Connections at a time; more wait in the kernel's queue.
     pub connections: u32,
 }
 
 impl Default for ListenerLimits {
     fn default() -> Self {
-        Self { head_size: Size(32 << 10), header_count: 100, body_size: Size(1 << 20), connections: 16_384 }
+        Self {
+            head_size: Size(32 << 10),
+            header_count: 100,
+            body_size: Size(1 << 20),
+            body_min_rate: ByteRate(256),
+            connections: 16_384,
+        }
     }
 }
 

@@ -84,6 +84,15 @@ fn rate(text: &str) -> Option<Rate> {
 }
 from_string!(Rate, rate, "a rate such as \"10/s\", \"300/m\" or \"100/15m\", over 366d at most", "10/s");
 
+/// So many bytes a second, such as `"1KiB/s"`; `"0B/s"` is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteRate(pub u64);
+
+fn byte_rate(text: &str) -> Option<ByteRate> {
+    size(text.strip_suffix("/s")?).map(|size| ByteRate(size.0))
+}
+from_string!(ByteRate, byte_rate, "bytes a second such as \"256B/s\" or \"1KiB/s\"", "1KiB/s");
+
 /// An amount of a chain's own currency, such as `"1 ether"`, `"30 gwei"` or `"21000 wei"`; exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wei(pub u128);
@@ -141,6 +150,11 @@ mod tests {
         assert_eq!(size("1PiB"), Some(Size(LARGEST)));
         for bad in ["", "lots", "-1B", "1.1PiB", "16EiB", "99999999999999999999", "1e3B", "inf", "NaN"] {
             assert_eq!(size(bad), None, "{bad}");
+        }
+        assert_eq!(byte_rate("1KiB/s"), Some(ByteRate(1024)));
+        assert_eq!(byte_rate("0B/s"), Some(ByteRate(0)));
+        for bad in ["1KiB", "/s", "-1B/s", "1KiB/m", "fast/s"] {
+            assert_eq!(byte_rate(bad), None, "{bad}");
         }
         assert_eq!(period("1m 30s"), Some(Period(Duration::from_secs(90))));
         assert_eq!(period("366d"), Some(Period(LONGEST)));

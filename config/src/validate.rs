@@ -319,6 +319,8 @@ fn unmatchable(path: &str) -> Option<(&'static str, &'static str)> {
         ("it has a '%'", "paths are matched percent-decoded: write the character itself")
     } else if path.contains('\\') {
         ("it has a '\\'", "some servers read it as '/': write '/'")
+    } else if path.contains(';') {
+        ("it has a ';'", "some servers cut off what follows: such requests are refused here")
     } else if path.contains(['?', '#']) {
         ("it has a '?' or '#'", "a path ends there: queries are not matched")
     } else if !path.is_ascii() || path.bytes().any(|b| b.is_ascii_control()) {

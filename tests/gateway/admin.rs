@@ -163,6 +163,25 @@ fn a_state_folder_has_one_gateway_at_a_time() {
 }
 
 #[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let simple = Simple { servers: &["127.0.0.1:9".to_owned()], ..Simple::default() };
+    let home = Home::new(&simple.toml().replace("$HTTP", "0"));
+    let kept = home.path("kept");
+    std::fs::write(&kept, "precious").expect("a file");
+    let socket = home.write("state/admin.sock", "precious");
+    for linked in [false, true] {
+        if linked {
+            std::fs::remove_file(&socket).expect("the file");
+            std::os::unix::fs::symlink(&kept, &socket).expect("a link");
+        }
+        let done = home.run(["gateway"]);
+        assert_eq!(done.code, 1);
+        assert!(done.stderr.contains("admin.sock: there is a file that is no socket"), "{}", done.stderr);
+        assert_eq!(std::fs::read_to_string(&socket).expect("it is still there"), "precious");
+    }
+}
+
+#[test]
 fn what_is_kept_and_cannot_be_read_is_not_guessed_at() {
     let origin = Origin::start("blue");
     let mut edge = Simple { servers: &[origin.server()], ..Simple::default() }.start();

@@ -80,6 +80,40 @@ fn weights_are_changed_by_one_at_a_time() {
 }
 
 #[test]
+fn weights_and_conditions_that_cannot_be_read_change_nothing() {
+    let (_blue, _green, edge) = two();
+    let path = "/v1/routes/all/weights";
+    let before = edge.admin("GET", path, "").json();
+    for body in [
+        r#"{"blue":1,"green":1,"blue":2}"#,
+        r#"{"blue":1,"gr\u0065en":1,"green":1}"#,
+        r#"{"blue":1,"green":1} x"#,
+        r#"{"blue":1,"green":1}{"blue":2,"green":2}"#,
+        r#"{"blue":1,"green":1.5}"#,
+        r#"{"blue":1,"green":-1}"#,
+        r#"{"blue":1,"green":4294967297}"#,
+        r#"[["blue",1],["green",1]]"#,
+        "",
+    ] {
+        let refused = edge.admin("PUT", path, body);
+        assert_eq!((refused.status, refused.json()["type"].as_str()), (400, Some("urn:keygate:problem:bad-weights")));
+    }
+    for condition in [
+        "If-Match: \u{e9}\r\n",
+        "If-Match: \"\u{e9}\"\r\n",
+        "If-Match: \"a\", \"b\"\r\n",
+        "If-Match: W/\"a\"\r\n",
+        "If-Match: *\r\nIf-Match: *\r\n",
+    ] {
+        let refused = edge.admin_with("PUT", path, r#"{"blue":1,"green":1}"#, condition);
+        let kind = refused.json()["type"].as_str().map(str::to_owned);
+        assert_eq!((refused.status, kind.as_deref()), (400, Some("urn:keygate:problem:bad-if-match")), "{condition}");
+    }
+    assert_eq!(edge.admin("GET", path, "").json(), before);
+    assert_eq!(edge.admin_with("PUT", path, r#"{"blue":1,"green":1}"#, "If-Match:\r\n").status, 409);
+}
+
+#[test]
 fn a_version_holds_while_the_weights_do() {
     let (_blue, _green, mut edge) = two();
     let etag = |edge: &Edge| edge.admin("GET", "/v1/routes/all", "").header("etag").expect("an ETag").to_owned();

@@ -141,7 +141,7 @@ impl Edge {
 
     /// A POST of so many bytes over HTTP/2, by node, to the TLS listener; with `content-length`, or without.
     ///
-    /// Not by curl: 7.88 does not show an answer that comes while it still sends.
+    /// Not by curl: 7.88 drops an answer whose stream is reset while it still sends.
     #[track_caller]
     pub fn post_http2(&self, target: &str, size: usize, announced: bool) -> Response {
         const SCRIPT: &str = r#"
@@ -161,14 +161,63 @@ request.end(Buffer.alloc(Number(size), "x"));
         let url = format!("https://127.0.0.1:{}", self.https);
         let args = ["-e", SCRIPT, &url, target, &size.to_string(), &announced.to_string()];
         let answer = run(std::process::Command::new("node").args(args), b"").json();
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let raw: Vec<String> = answer["headers"].as_array().expect("headers").iter().map(text).collect();
-        let mut headers: Vec<(String, String)> = raw.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-        let status =
-            headers.iter().find(|(name, _)| name == ":status").expect("an answer").1.parse().expect("a status");
-        headers.retain(|(name, _)| !name.starts_with(':'));
-        let body = answer["body"].as_str().expect("a body").into();
-        Response { status, version: "2".into(), headers, body, seconds: 0.0 }
+        node_answer(&answer).expect("an answer")
+    }
+
+    /// A POST over HTTP/2, by node, that sends so many bytes, one each `pause` milliseconds, and does not end.
+    #[track_caller]
+    pub fn post_http2_slowly(&self, target: &str, bytes: usize, pause: usize) -> Response {
+        const SCRIPT: &str = r#"
+const [url, target, bytes, pause] = process.argv.slice(1);
+const session = require("node:http2").connect(url, { rejectUnauthorized: false });
+const request = session.request({ ":method": "POST", ":path": target });
+const answer = { headers: [], body: "" };
+let left = Number(bytes);
+const timer = setInterval(() => left-- > 0 ? request.write("x") : clearInterval(timer), Number(pause));
+request.on("response", (_, __, raw) => { answer.headers = raw; });
+request.on("data", data => { answer.body += data; });
+request.on("error", () => {});
+const done = () => { console.log(JSON.stringify(answer)); process.exit(); };
+request.on("end", done);
+request.on("close", done);
+"#;
+        let url = format!("https://127.0.0.1:{}", self.https);
+        let args = ["-e", SCRIPT, &url, target, &bytes.to_string(), &pause.to_string()];
+        let answer = run(std::process::Command::new("node").args(args), b"").json();
+        node_answer(&answer).expect("an answer")
+    }
+
+    /// Requests over HTTP/2 with exactly these fields, on a connection each, by node; `None` where the stream, or the
+    /// connection with it, was reset.
+    #[track_caller]
+    pub fn http2(&self, requests: &[Vec<(&str, &str)>]) -> Vec<Option<Response>> {
+        const SCRIPT: &str = r#"
+const [url, requests] = process.argv.slice(1);
+const ask = fields => new Promise(done => {
+  const headers = { __proto__: null };
+  for (const [name, value] of fields) headers[name] = name in headers ? [headers[name], value].flat() : value;
+  const answer = { headers: [], body: "" };
+  const session = require("node:http2").connect(url, { rejectUnauthorized: false });
+  session.on("error", () => done(null));
+  const request = session.request(headers);
+  request.on("response", (_, __, raw) => { answer.headers = raw; });
+  request.on("data", data => { answer.body += data; });
+  request.on("error", () => {});
+  request.on("end", () => { if (answer.headers.length) done(answer); });
+  request.on("close", () => done(answer.headers.length ? answer : null));
+  request.end();
+});
+(async () => {
+  const answers = [];
+  for (const fields of JSON.parse(requests)) answers.push(await ask(fields));
+  console.log(JSON.stringify(answers));
+  process.exit();
+})();
+"#;
+        let url = format!("https://127.0.0.1:{}", self.https);
+        let requests = serde_json::to_string(requests).expect("JSON");
+        let answers = run(std::process::Command::new("node").args(["-e", SCRIPT, &url, &requests]), b"").json();
+        answers.as_array().expect("answers").iter().map(node_answer).collect()
     }
 
     /// A call to the admin API.
@@ -249,6 +298,17 @@ request.end(Buffer.alloc(Number(size), "x"));
     pub fn wait_log(&mut self, what: &str, mut is: impl FnMut(&Value) -> bool) -> Value {
         wait_until(SOON, &format!("a log line: {what}"), || self.log_lines().into_iter().find(|line| is(line)))
     }
+}
+
+/// An answer as the scripts for node write it.
+fn node_answer(answer: &Value) -> Option<Response> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let raw: Vec<String> = answer["headers"].as_array()?.iter().map(text).collect();
+    let mut headers: Vec<(String, String)> = raw.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    let status = headers.iter().find(|(name, _)| name == ":status")?.1.parse().expect("a status");
+    headers.retain(|(name, _)| !name.starts_with(':'));
+    let body = answer["body"].as_str().expect("a body").into();
+    Some(Response { status, version: "2".into(), headers, body, seconds: 0.0 })
 }
 
 fn with_ports(config: &str, http: u16, https: u16) -> String {

@@ -139,6 +139,54 @@ fn through_tls_no_more_than_without() {
 }
 
 #[test]
+fn http2_is_held_to_the_rules_of_http1() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let edge = Simple { servers: &[origin.server()], rest: TLS, ..Simple::default() }.start_in(&home);
+    let get = |path: &'static str, more: &[(&'static str, &'static str)]| {
+        let mut fields = vec![(":method", "GET"), (":path", path), (":scheme", "https")];
+        fields.extend(more);
+        fields
+    };
+    let at = |path: &'static str| get(path, &[(":authority", "example.com")]);
+    // Refused by us, with a problem.
+    let malformed = [
+        at("/\""),
+        at("/{x}"),
+        at("/a|b"),
+        at("/a^b"),
+        at("/a\\b"),
+        at("*"),
+        get("/", &[(":authority", "a,b")]),
+        get("/", &[(":authority", "a:65536")]),
+        get("/", &[("host", "a b")]),
+        get("/", &[("host", "a/b")]),
+    ];
+    for (fields, answer) in malformed.iter().zip(edge.http2(&malformed)) {
+        let answer = answer.unwrap_or_else(|| panic!("{fields:?} is reset"));
+        super::problem(answer.status, &answer.headers, &answer.body, (400, "malformed-request"));
+    }
+    edge.counts("keygate_refused_total", &[], malformed.len() as f64);
+    // Refused before they are requests: the stream is reset, or answered 400 with nothing.
+    let unreadable = [
+        at("/<"),
+        at("/`"),
+        at("/a b"),
+        at("/\u{e9}"),
+        at("a"),
+        at("http://example.com/"),
+        get("/", &[(":authority", "example.com"), ("host", "other.test")]),
+        get("/", &[(":authority", "user@example.com")]),
+    ];
+    for (fields, answer) in unreadable.iter().zip(edge.http2(&unreadable)) {
+        assert!(answer.as_ref().is_none_or(|answer| answer.status == 400), "{fields:?}: {answer:?}");
+    }
+    assert_eq!(origin.hits(), 0);
+    let served = [at("/a?b=%7B"), get("/", &[("host", "example.com")]), at("/x")];
+    assert!(edge.http2(&served).iter().all(|answer| answer.as_ref().is_some_and(|answer| answer.status == 200)));
+    assert!(origin.seen().iter().all(|seen| seen.header("host") == Some("example.com")));
+}
+
+#[test]
 fn after_a_good_request_a_bad_one_is_still_bad() {
     let origin = Origin::start("blue");
     let edge = Simple { servers: &[origin.server()], ..Simple::default() }.start();
@@ -220,12 +268,30 @@ fn what_is_unusual_but_well_formed_is_served() {
     }
     assert_eq!(origin.hits(), 12);
     assert_eq!(origin.malformed(), 0);
-    // "*" is no path of any route.
-    let mut client = edge.client();
-    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
-    client.reply().is_problem(404, "no-route");
     // Absolute form is passed on as the path.
     assert!(origin.seen().iter().any(|seen| seen.target == "/x?y" && seen.header("host") == Some("a")));
+}
+
+#[test]
+fn a_question_about_the_server_is_answered_by_us() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let edge = Simple { servers: &[origin.server()], listener: "redirect = \"https\"", rest: TLS, ..Simple::default() }
+        .start_in(&home);
+    let mut client = edge.client();
+    for body in ["", "Content-Length: 0\r\n"] {
+        client.send(format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{body}\r\n"));
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.header("content-length"), reply.header("location")), (204, None, None));
+        assert!(reply.header("allow").is_some_and(|methods| methods.contains("OPTIONS")), "{reply:?}");
+        assert!(reply.header("x-request-id").is_some());
+    }
+    // A body that nobody reads is not the next request.
+    client.send(format!("OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{SMUGGLED}", SMUGGLED.len()));
+    assert_eq!(client.reply().status, 204);
+    assert!(client.rest().is_empty());
+    let star = vec![(":method", "OPTIONS"), (":path", "*"), (":authority", "example.com")];
+    assert_eq!(edge.http2(&[star])[0].as_ref().map(|answer| answer.status), Some(204));
+    assert_eq!(origin.hits(), 0);
 }
 
 #[test]

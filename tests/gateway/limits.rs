@@ -104,6 +104,33 @@ fn clients_are_told_apart_by_a_header() {
 }
 
 #[test]
+fn a_key_that_is_doubled_dodges_nothing() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let rest = format!("{TLS}\n[rate_limits.api]\nkey = \"header:x-api-key\"\nrate = \"2/1h\"\n");
+    let edge =
+        Simple { servers: &[origin.server()], route: "rate_limits = [\"api\"]", rest: &rest, ..Simple::default() }
+            .start_in(&home);
+    for second in ["X-Api-Key: two", "X-Api-Key: one", "X-Api-Key:", "X_Api_Key: two"] {
+        for reply in ask(&edge, "/", &format!("X-Api-Key: one\r\n{second}\r\n"), 3) {
+            reply.is_problem(400, "doubled-header");
+        }
+    }
+    let two = ["--http2", "-H", "X-Api-Key: one", "-H", "x-api-key: two"];
+    assert_eq!(edge.curl_tls("example.com", "/", two).status, 400);
+    assert_eq!(origin.hits(), 0);
+    edge.counts("keygate_refused_total", &[("reason", "rate-limit-key")], 13.0);
+    // Nor does another spelling of one.
+    assert_eq!(allowed(&ask(&edge, "/", "X-Api-Key: one\r\n", 1)), 1);
+    assert_eq!(allowed(&ask(&edge, "/", "X-Api-Key:   one \r\n", 2)), 1);
+    assert_eq!(allowed(&ask(&edge, "/", "X_Api_Key: one\r\n", 1)), 0);
+    let spaced = vec![(":method", "GET"), (":path", "/"), (":authority", "example.com"), ("x-api-key", " one ")];
+    assert_eq!(edge.http2(&[spaced])[0].as_ref().map(|answer| answer.status), Some(429));
+    // An empty one is none.
+    assert_eq!(allowed(&ask(&edge, "/", "X-Api-Key:\r\n", 3)), 2);
+    assert_eq!(allowed(&ask(&edge, "/", "", 1)), 0);
+}
+
+#[test]
 fn routes_are_counted_as_a_whole_and_apart() {
     let origin = Origin::start("blue");
     let listener = "trusted_proxies = [\"127.0.0.1/32\"]";

@@ -21,7 +21,7 @@ const ROUTES: [(&str, &str, &str); 11] = [
 ];
 
 /// Host, path, and the route that must be taken.
-const REQUESTS: [(&str, &str, Option<&str>); 33] = [
+const REQUESTS: [(&str, &str, Option<&str>); 38] = [
     ("api.test", "/", Some("api")),
     ("api.test", "/other", Some("api")),
     ("API.Test:8080", "/v1/x", Some("api-v1")),
@@ -42,6 +42,12 @@ const REQUESTS: [(&str, &str, Option<&str>); 33] = [
     ("api.test", "//v1//x", Some("api-v1")),
     ("api.test", "/%76%31/x", Some("api-v1")),
     ("api.test", "/v1%2Fusers", Some("api-v1-users")),
+    // Parameters, and what is encoded twice, where they make no difference to the route.
+    ("api.test", "/v1/users/7;v=1/orders", Some("api-v1-users")),
+    ("api.test", "/other;v=1", Some("api")),
+    ("api.test", "/v1/x%3By", Some("api-v1")),
+    ("api.test", "/v1/%2541", Some("api-v1")),
+    ("api.test", "/v1/100%25", Some("api-v1")),
     ("api.test", "/health", Some("api")),
     ("other.test", "/v1", Some("wild")),
     ("x.y.test", "/v1", Some("wild")),
@@ -129,16 +135,38 @@ fn what_no_route_serves_is_a_small_problem() {
 fn paths_that_servers_read_differently_are_refused() {
     let origin = Origin::start("blue");
     let edge = Edge::start(&tls_home(&Ca::new(), &["*.test"]), &toml(ROUTES.into_iter(), &origin));
-    for path in
-        ["/../v1", "/a/../b", "/%2e%2e/admin", "/v1/..%2fadmin", "/.", "/a/./b", "/a%00b", "/%zz", "/a%5c..%5cb"]
-    {
+    for path in [
+        "/../v1",
+        "/a/../b",
+        "/%2e%2e/admin",
+        "/v1/..%2fadmin",
+        "/.",
+        "/a/./b",
+        "/a%00b",
+        "/a%0d%0ab",
+        "/%zz",
+        "/a%5c..%5cb",
+        "/a%5cb",
+        "/%c0%ae%c0%ae/admin",
+        "/caf%e9",
+        // As Tomcat reads them: parameters are no part of a segment.
+        "/x/..;/v1",
+        "/x/..;a=b/v1",
+        "/v1;x/users",
+        "/;/v1",
+        "/v1%3B/users",
+        // Decoded twice.
+        "/x/%252e%252e/v1",
+        "/v1%252fusers",
+        "/%2576%2531/x",
+    ] {
         let reply = edge.client_get("api.test", path);
         reply.is_problem(400, "bad-path");
         let answer = edge.curl_tls("api.test", path, ["--http2", "-k", "--path-as-is"]);
         super::problem(answer.status, &answer.headers, &answer.body, (400, "bad-path"));
     }
     assert_eq!(origin.hits(), 0);
-    edge.counts("keygate_refused_total", &[("reason", "path")], 18.0);
+    edge.counts("keygate_refused_total", &[("reason", "path")], 42.0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{Edge, Simple, TLS, tls_home};
-use crate::support::{Ca, Home, Origin, SOON, free_port, wait_until};
+use crate::support::{Ca, Home, Origin, RawOrigin, SOON, free_port, wait_until};
 
 #[test]
 fn every_request_has_a_line_that_tells_all() {
@@ -58,10 +58,25 @@ fn a_log_line_cannot_be_forged() {
     let mut edge = Simple { servers: &[origin.server()], ..Simple::default() }.start();
     let mut client = edge.client();
     client.send("GET /a%0a%7B%22status%22:200%7D HTTP/1.1\r\nHost: a\r\nUser-Agent: \"}\u{e9}\t{\"x\":\"\r\n\r\n");
-    assert_eq!(client.reply().status, 200);
+    assert_eq!(client.reply().status, 400);
     let line = edge.wait_log("the request", |line| line["path"].as_str().is_some_and(|path| path.starts_with("/a")));
     assert_eq!(line["path"], "/a%0a%7B%22status%22:200%7D");
     assert_eq!(edge.log_lines().len(), 1);
+}
+
+#[test]
+fn what_an_upstream_sends_is_not_quoted() {
+    let heads = ["HTTP/1.1 200 OK\r\nx: SECRET\x01\r\n\r\n", "SECRET\r\n\r\n", "HTTP/1.1 200 OK\r\nSECRET\r\n\r\n"];
+    for head in heads {
+        let raw = RawOrigin::answering(head);
+        let home = Home::new("").env("KEYGATE_LOG", "trace");
+        let mut edge = Simple { servers: &[raw.server()], ..Simple::default() }.start_in(&home);
+        let reply = edge.client().get("/");
+        reply.is_problem(502, "upstream-unavailable");
+        let line = edge.wait_log("the request", |line| line["path"] == "/");
+        assert_eq!(line["error"], "Upstream InvalidHTTPHeader", "{line}");
+        assert!(!reply.text().contains("SECRET") && !edge.keygate.logs().contains("SECRET"), "{}", edge.keygate.logs());
+    }
 }
 
 #[test]

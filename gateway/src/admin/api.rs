@@ -1,6 +1,7 @@
 //! The admin API's routes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
@@ -90,16 +92,56 @@ fn no_route(name: &str) -> Response {
     problem(StatusCode::NOT_FOUND, "no-route", &WeightsError::NoRoute(name.to_owned()).to_string())
 }
 
+/// A weight for each upstream. Of two weights for one upstream, neither is meant.
+struct Weights(BTreeMap<String, u32>);
+
+impl<'de> Deserialize<'de> for Weights {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Weights;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of upstreams and weights")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Weights, A::Error> {
+                let mut weights = BTreeMap::new();
+                while let Some((name, weight)) = map.next_entry::<String, u32>()? {
+                    if weights.contains_key(&name) {
+                        return Err(de::Error::custom(format_args!("{name:?} is there twice")));
+                    }
+                    weights.insert(name, weight);
+                }
+                Ok(Weights(weights))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+/// The version that `If-Match` asks for: one entity tag, or `*`. A condition that cannot be read is not left out.
+fn if_match(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
+    let mut lines = headers.get_all(header::IF_MATCH).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    let version = line.to_str().ok().map(|text| text.trim_matches('"')).filter(|text| !text.contains(['"', ',']));
+    match (version, lines.next()) {
+        (Some(version), None) => Ok(Some(version)),
+        _ => Err("expected one entity tag in If-Match"),
+    }
+}
+
 async fn set_weights(State(api): State<Api>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
-    let wanted: BTreeMap<String, u32> = match serde_json::from_slice(&body) {
+    let wanted: Weights = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,
         Err(error) => {
             let detail = format!("expected an object of upstreams and weights: {error}");
             return problem(StatusCode::BAD_REQUEST, "bad-weights", &detail);
         }
     };
-    let if_match = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok()).map(|v| v.trim_matches('"'));
-    match api.control.set_weights(&name, wanted, if_match).await {
+    let if_match = match if_match(&headers) {
+        Ok(version) => version,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, "bad-if-match", detail),
+    };
+    match api.control.set_weights(&name, wanted.0, if_match).await {
         Ok(_) => route(State(api), Path(name)).await,
         Err(error) => {
             let detail = error.to_string();

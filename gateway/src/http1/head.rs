@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// Bytes of a method, at most.
+const MAX_METHOD: usize = 32;
+
 /// How a request's body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
@@ -184,7 +187,10 @@ fn parse_request_line(buf: &[u8], range: Range<usize>) -> Result<RequestLine, Re
     let line = &buf[range.clone()];
     let method_end = line.iter().position(|b| *b == b' ').ok_or(Refusal::RequestLine)?;
     let version_start = line.iter().rposition(|b| *b == b' ').ok_or(Refusal::RequestLine)? + 1;
-    if method_end == 0 || method_end > 32 || !line[..method_end].iter().all(is_token) || version_start <= method_end + 2
+    if method_end == 0
+        || method_end > MAX_METHOD
+        || !line[..method_end].iter().all(is_token)
+        || version_start <= method_end + 2
     {
         return Err(Refusal::RequestLine);
     }
@@ -204,11 +210,10 @@ type Absolute = (Option<Range<usize>>, Option<Range<usize>>);
 
 fn parse_target(buf: &[u8], range: Range<usize>, method: &[u8]) -> Result<Absolute, Refusal> {
     let target = &buf[range.clone()];
-    // RFC 3986: visible ASCII, without those that no URI has, and without a fragment.
-    if !target.iter().all(|b| b.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(b)) {
+    if !target.iter().all(is_uri) {
         return Err(Refusal::Target);
     }
-    if target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS") {
+    if is_origin_form(target, method) {
         return Ok((None, None));
     }
     if method == b"CONNECT" {
@@ -227,6 +232,40 @@ fn parse_target(buf: &[u8], range: Range<usize>, method: &[u8]) -> Result<Absolu
         return Err(Refusal::Target);
     }
     Ok((Some(authority.end..range.end), Some(authority)))
+}
+
+/// RFC 3986: visible ASCII, without those that no URI has, and without a fragment.
+fn is_uri(b: &u8) -> bool {
+    b.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(b)
+}
+
+/// Whether this is a path, or the server as a whole.
+fn is_origin_form(target: &[u8], method: &[u8]) -> bool {
+    target.starts_with(b"/") || target == b"*" && method == b"OPTIONS"
+}
+
+/// Holds an HTTP/2 request to the rules of an HTTP/1 head: it is forwarded as one.
+///
+/// `authorities` are `:authority` and every `Host`, of which RFC 9113 (8.3.1) wants that they agree.
+///
+/// # Errors
+/// Why the request is refused.
+pub fn check_http2<'a>(
+    method: &[u8],
+    path: &[u8],
+    authorities: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<(), Refusal> {
+    if method.len() > MAX_METHOD {
+        return Err(Refusal::RequestLine);
+    }
+    // CONNECT has no path. It is refused later, with a status of its own.
+    if method != b"CONNECT" && !(path.iter().all(is_uri) && is_origin_form(path, method)) {
+        return Err(Refusal::Target);
+    }
+    let mut authorities = authorities.into_iter();
+    let first = authorities.next().ok_or(Refusal::Host)?;
+    let agree = parse_authority(first) && authorities.all(|other| other.eq_ignore_ascii_case(first));
+    if agree { Ok(()) } else { Err(Refusal::Host) }
 }
 
 /// Whether this is `host` or `host:port` (RFC 3986, 3.2.2), without user information.
@@ -355,6 +394,25 @@ mod tests {
         assert_eq!(&text[head.origin_form.unwrap()], "/x?y");
         assert_eq!(read("GET http://a.test/ HTTP/1.1\r\nHost: b.test\r\n\r\n"), Err(Refusal::Host));
         assert_eq!(read("GET http://u@a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"), Err(Refusal::Target));
+    }
+
+    #[test]
+    fn http2_is_held_to_the_same_rules() {
+        let check = |method: &str, path: &str, authorities: &[&str]| {
+            check_http2(method.as_bytes(), path.as_bytes(), authorities.iter().map(|text| text.as_bytes()))
+        };
+        assert_eq!(check("GET", "/a?b=%20", &["a.test:443"]), Ok(()));
+        assert_eq!(check("GET", "/", &["a.test", "A.test"]), Ok(()));
+        assert_eq!(check("OPTIONS", "*", &["a.test"]), Ok(()));
+        assert_eq!(check("CONNECT", "", &["a.test:443"]), Ok(()));
+        for path in ["", "a", "*", "http://a.test/", "/\\", "/\"", "/<", "/#", "/a b", "/\u{e9}", "/\x7f", "/{x}", "/|"]
+        {
+            assert_eq!(check("GET", path, &["a.test"]), Err(Refusal::Target), "{path}");
+        }
+        for authorities in [&[][..], &[""], &["a", "b"], &["a", "a", "b"], &["u@a"], &["a/b"], &["a:b"], &["a,b"]] {
+            assert_eq!(check("GET", "/", authorities), Err(Refusal::Host), "{authorities:?}");
+        }
+        assert_eq!(check(&"A".repeat(33), "/", &["a.test"]), Err(Refusal::RequestLine));
     }
 
     #[test]

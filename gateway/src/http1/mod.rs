@@ -3,3 +3,4 @@
 pub mod body;
 pub mod door;
 pub mod head;
+pub mod response;

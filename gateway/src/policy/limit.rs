@@ -1,5 +1,6 @@
 //! Rate limits: GCRA by governor, over a table whose memory is bounded.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -10,6 +11,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
+use http::HeaderMap;
 use keygate_config::{RateKey, RateLimit};
 use parking_lot::Mutex;
 
@@ -105,6 +107,36 @@ impl<C: Clock> Limit<C> {
     pub fn limit_header(&self, verdict: Verdict) -> String {
         format!("\"{}\";r={};t={}", self.name, verdict.remaining, whole_seconds(verdict.retry_after))
     }
+}
+
+/// A request has more than one value of the header that a limit counts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the header that requests are counted by is doubled")]
+pub struct Doubled;
+
+/// The value of the header that a limit counts by; `None` when there is none, or an empty one.
+///
+/// What the server behind takes for one value counts as one: names are compared with `_` as `-`, spaces around are left
+/// out, and the scheme of `authorization` is written in any case.
+///
+/// # Errors
+/// [`Doubled`]: whichever of two values counted, the server behind might take the other.
+pub fn key_of<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<Cow<'a, [u8]>>, Doubled> {
+    let same = |a: u8, b: u8| a == b || a == b'_' && b == b'-' || a == b'-' && b == b'_';
+    let is_it = |have: &str| have.len() == name.len() && have.bytes().zip(name.bytes()).all(|(a, b)| same(a, b));
+    let mut values = headers.iter().filter(|(have, _)| is_it(have.as_str())).map(|(_, value)| value.as_bytes());
+    let value = values.next().unwrap_or_default().trim_ascii();
+    if values.next().is_some() {
+        return Err(Doubled);
+    }
+    let scheme = value.iter().position(u8::is_ascii_whitespace).filter(|_| name == "authorization");
+    Ok(match scheme {
+        _ if value.is_empty() => None,
+        None => Some(Cow::Borrowed(value)),
+        Some(end) => {
+            Some(Cow::Owned([&value[..end].to_ascii_lowercase(), &b" "[..], value[end..].trim_ascii()].concat()))
+        }
+    })
 }
 
 /// Seconds, rounded up: a client that waits so long is not refused again.
@@ -257,6 +289,34 @@ mod tests {
         limit.check(client("10.0.0.1"), None, "r");
         let verdict = limit.check(client("10.0.0.1"), None, "r");
         assert_eq!(limit.limit_header(verdict), "\"api\";r=0;t=1");
+    }
+
+    #[test]
+    fn a_key_cannot_be_spelt_in_two_ways() {
+        let headers = |lines: &[(&str, &str)]| -> HeaderMap {
+            lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        };
+        let key = |name: &str, lines: &[(&str, &str)]| {
+            let headers = headers(lines);
+            key_of(&headers, name).map(|key| key.map(|key| String::from_utf8(key.into_owned()).unwrap()))
+        };
+        let some = |key: &str| Ok(Some(key.to_owned()));
+        assert_eq!(key("x-api-key", &[("x-api-key", "one"), ("x-api-keys", "two")]), some("one"));
+        assert_eq!(key("x-api-key", &[("x-api-key", " one\t")]), some("one"));
+        assert_eq!(key("x-api-key", &[("x_api-key", "one")]), some("one"));
+        assert_eq!(key("x-api-key", &[("x-other", "one")]), Ok(None));
+        assert_eq!(key("x-api-key", &[("x-api-key", "")]), Ok(None));
+        assert_eq!(key("authorization", &[("authorization", "BEARER  a B")]), some("bearer a B"));
+        assert_eq!(key("x-api-key", &[("x-api-key", "A b")]), some("A b"));
+        for second in ["x-api-key", "x_api_key"] {
+            for value in ["one", "two", ""] {
+                assert_eq!(
+                    key("x-api-key", &[("x-api-key", "one"), (second, value)]),
+                    Err(Doubled),
+                    "{second} {value}"
+                );
+            }
+        }
     }
 
     #[test]

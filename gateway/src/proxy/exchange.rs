@@ -34,6 +34,8 @@ pub struct Exchange {
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
     pub(super) body_limit: u64,
     pub(super) body_in: u64,
+    /// When the body began to arrive, and when its last part did.
+    pub(super) body_times: Option<(Instant, Instant)>,
     pub(super) tunnel: bool,
     pub(super) first_byte: Option<Duration>,
     pub(super) error: Option<String>,
@@ -64,6 +66,7 @@ impl Default for Exchange {
             extra: Vec::new(),
             body_limit: u64::MAX,
             body_in: 0,
+            body_times: None,
             tunnel: false,
             first_byte: None,
             error: None,
@@ -120,6 +123,16 @@ impl Exchange {
     pub(super) fn announced_body(&self, request: &RequestHeader) -> u64 {
         let length = request.headers.get(header::CONTENT_LENGTH);
         length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether the body that has come so far came too slowly: a client that sends a byte now and then would hold its
+    /// place for ever. It has the longest pause on top of what the rate grants.
+    pub(super) fn is_slow(&self) -> bool {
+        let listener = self.listener();
+        let rate = listener.limits.body_min_rate.0;
+        let Some((began, last)) = self.body_times else { return false };
+        let granted = Duration::from_millis(self.body_in.saturating_mul(1000).checked_div(rate).unwrap_or(u64::MAX));
+        last.duration_since(began) > listener.timeouts.request_body.0.saturating_add(granted)
     }
 
     /// The same address, by https.
@@ -223,9 +236,9 @@ fn connection(session: &Session) -> Option<Arc<Connection>> {
 
 /// The host asked for, in lower case, without port, brackets, and a root's dot.
 fn host(request: &RequestHeader) -> String {
-    let of_uri = || request.uri.authority().map(http::uri::Authority::as_str);
-    let host = request.headers.get(header::HOST).and_then(|value| value.to_str().ok()).or_else(of_uri);
-    let host = host.unwrap_or_default();
+    // RFC 9113, 8.3.1: `:authority` comes first. In HTTP/1, the front door has seen to it that the target has none.
+    let of_header = || request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = request.uri.authority().map(http::uri::Authority::as_str).or_else(of_header).unwrap_or_default();
     let host = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,

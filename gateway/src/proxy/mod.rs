@@ -7,12 +7,12 @@ mod answer;
 mod exchange;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use keygate_config::ListenerLimits;
+use keygate_config::{ListenerLimits, RateKey};
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::http::ServerSession;
@@ -24,9 +24,10 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
-use crate::http1::head::Refusal;
+use crate::http1::head::{self, Refusal};
+use crate::http1::response;
 use crate::live::Live;
-use crate::policy::limit::whole_seconds;
+use crate::policy::limit::{Doubled, key_of, whole_seconds};
 use crate::policy::{forward, path};
 use exchange::Exchange;
 
@@ -38,6 +39,8 @@ pub struct Edge {
     live: Arc<Live>,
 }
 
+/// Methods as `Allow` tells them; others are forwarded as well.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 /// Attempts at an upstream's servers, in all.
 const MAX_ATTEMPTS: usize = 5;
 /// What is left of a request's body after its answer may take so long to come; then the connection ends.
@@ -120,17 +123,20 @@ impl ProxyHttp for Edge {
         session.set_read_timeout(Some(listener.timeouts.request_body.0));
         session.set_write_timeout(Some(listener.timeouts.send.0));
         session.set_total_drain_timeout(Some(DRAIN_BODY));
-        if let Some(refusal) = exceeds(session, &listener.limits) {
+        if let Err(refusal) = check_http2(session, &listener.limits) {
             self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
             let (status, detail) = (refusal.status(), refusal.to_string());
             return self.answer(session, exchange, status, "malformed-request", &detail).await;
         }
         let request = session.req_header();
         if matches!(request.method, http::Method::CONNECT | http::Method::TRACE) {
-            exchange
-                .extra
-                .push((header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
+            exchange.extra.push((header::ALLOW, METHODS));
             return self.answer(session, exchange, 405, "method-not-allowed", "this method is not served").await;
+        }
+        // RFC 9110, 9.3.7: this asks about the server as a whole, which no route is.
+        if request.raw_path() == b"*" {
+            exchange.extra.push((header::ALLOW, METHODS));
+            return self.answer_nothing(session, exchange).await;
         }
         if listener.redirect {
             let Some(location) = exchange.https_location(request) else {
@@ -140,14 +146,16 @@ impl ProxyHttp for Edge {
             return self.answer(session, exchange, 301, "moved", "this service speaks https").await;
         }
         let raw = String::from_utf8_lossy(request.raw_path()).into_owned();
-        let path = match path::canonical(raw.split('?').next().unwrap_or_default()) {
-            Ok(path) => path,
+        let route = path::Readings::new(raw.split('?').next().unwrap_or_default())
+            .and_then(|path| path.agree(|path| exchange.snapshot().route(&exchange.host, path)));
+        let route = match route {
+            Ok(route) => route.cloned(),
             Err(error) => {
                 self.live.metrics.refused.with_label_values(&["path"]).inc();
                 return self.answer(session, exchange, 400, "bad-path", &error.to_string()).await;
             }
         };
-        let Some(route) = exchange.snapshot().route(&exchange.host, &path).cloned() else {
+        let Some(route) = route else {
             return self.answer(session, exchange, 404, "no-route", "nothing is served here").await;
         };
         exchange.route = Some(route.clone());
@@ -155,8 +163,13 @@ impl ProxyHttp for Edge {
         if exchange.announced_body(session.req_header()) > exchange.body_limit {
             return self.answer(session, exchange, 413, "body-too-large", "the request body is too large").await;
         }
-        if !self.within_limits(session, exchange) {
-            return self.answer(session, exchange, 429, "rate-limited", "too many requests").await;
+        match self.within_limits(session, exchange) {
+            Ok(true) => {}
+            Ok(false) => return self.answer(session, exchange, 429, "rate-limited", "too many requests").await,
+            Err(doubled) => {
+                self.live.metrics.refused.with_label_values(&["rate-limit-key"]).inc();
+                return self.answer(session, exchange, 400, "doubled-header", &doubled.to_string()).await;
+            }
         }
         let turn = route.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let upstream = route.backends[route.split.pick(turn)].upstream.clone();
@@ -179,6 +192,8 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::ConnectNoRoute, "no server has a known address").into_up());
         };
         exchange.tried.push(server);
+        // Each attempt sends the body from its beginning.
+        (exchange.body_in, exchange.body_times) = (0, None);
         exchange.server = Some(address);
         let mut peer = HttpPeer::new(address, false, String::new());
         let timeouts = upstream.timeouts;
@@ -248,12 +263,35 @@ impl ProxyHttp for Edge {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_in += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        if exchange.body_in > exchange.body_limit && !exchange.tunnel {
+        if exchange.tunnel {
+            return Ok(());
+        }
+        if exchange.body_in > exchange.body_limit {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
+        }
+        let now = Instant::now();
+        exchange.body_times = Some((exchange.body_times.map_or(now, |(began, _)| began), now));
+        // Once the answer has begun, both talk as they please.
+        if !end && exchange.first_byte.is_none() && exchange.is_slow() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the request body is too slow").into_down());
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        response::check(response.version, response.status, &response.headers, session.is_upgrade_req())
+            .map_err(|bad| Error::explain(ErrorType::InvalidHTTPHeader, bad.to_string()).into_up())?;
+        if response.status == http::StatusCode::NO_CONTENT {
+            response.remove_header(&header::CONTENT_LENGTH);
         }
         Ok(())
     }
@@ -283,7 +321,14 @@ impl ProxyHttp for Edge {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         let refused = exchange.take_refusal();
-        let (status, kind, detail) = match (refused, error.esource(), error.etype()) {
+        // The server had nothing to answer: the rest of the request was not there. Over HTTP/2, this is how a client that
+        // falls silent is noticed, as pingora has no time-out for its bodies.
+        let request = session.req_header();
+        let asked_first = request.headers.contains_key(header::EXPECT) && exchange.body_in == 0;
+        let waiting = *error.etype() == ErrorType::ReadTimedout && session.response_written().is_none();
+        let unfinished = waiting && !session.is_body_done() && !asked_first;
+        let source = if unfinished { &ErrorSource::Downstream } else { error.esource() };
+        let (status, kind, detail) = match (refused, source, error.etype()) {
             (Some(refusal), _, _) => {
                 self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
                 (refusal.status(), "malformed-request", refusal.to_string())
@@ -313,13 +358,15 @@ impl ProxyHttp for Edge {
             _ => (500, "internal", "the gateway failed; its log says why".into()),
         };
         // The kind only: pingora's context quotes what the upstream sent.
-        exchange.error = Some(format!("{} {}", error.esource().as_str(), error.etype().as_str()));
+        exchange.error = Some(format!("{} {}", source.as_str(), error.etype().as_str()));
         if let Some(upstream) = &exchange.upstream
-            && *error.esource() == ErrorSource::Upstream
+            && *source == ErrorSource::Upstream
         {
             let what = if status == 504 { "timeout" } else { "failed" };
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
         }
+        // The server is done with it; the client may not be.
+        exchange.in_flight = None;
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
         if status > 0 && session.response_written().is_none() {
             session.set_keepalive(None);
@@ -353,20 +400,25 @@ impl ProxyHttp for Edge {
     }
 }
 
-/// Whether an HTTP/2 head is larger than the listener allows; the front door has seen to those of HTTP/1. Counted as
+/// Holds an HTTP/2 head to the rules and limits of HTTP/1, whose heads the front door has seen to. Its size is counted as
 /// the same head would be in HTTP/1, a line for each field.
-fn exceeds(session: &Session, limits: &ListenerLimits) -> Option<Refusal> {
+fn check_http2(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), Refusal> {
     if !session.is_http2() {
-        return None;
+        return Ok(());
     }
     let request = session.req_header();
     let line = |name: &str, value: &[u8]| (name.len() + value.len() + 4) as u64;
     let target = (request.method.as_str().len() + request.raw_path().len()) as u64;
     let fields: u64 = request.headers.iter().map(|(name, value)| line(name.as_str(), value.as_bytes())).sum();
     if target + fields > limits.head_size.0 {
-        return Some(Refusal::HeadSize);
+        return Err(Refusal::HeadSize);
     }
-    (request.headers.len() > usize::from(limits.header_count)).then_some(Refusal::HeaderCount)
+    if request.headers.len() > usize::from(limits.header_count) {
+        return Err(Refusal::HeaderCount);
+    }
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let hosts = request.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    head::check_http2(request.method.as_str().as_bytes(), request.raw_path(), authority.into_iter().chain(hosts))
 }
 
 /// Takes off what is between the upstream and us alone (RFC 9110, 7.6.1), but for what frames the body.
@@ -386,16 +438,19 @@ fn remove_hop_by_hop(response: &mut ResponseHeader) {
 
 impl Edge {
     /// Asks all of the route's limits; the answer tells of the tightest.
-    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> bool {
-        let Some(route) = exchange.route.clone() else { return true };
-        let mut tightest = None;
+    fn within_limits(&self, session: &Session, exchange: &mut Exchange) -> std::result::Result<bool, Doubled> {
+        let Some(route) = exchange.route.clone() else { return Ok(true) };
+        // All are known before the first is counted: a request that is refused for its key costs nobody anything.
+        let mut keys = Vec::new();
         for limit in &route.limits {
-            let header = match &limit.key {
-                keygate_config::RateKey::Header(name) => session.req_header().headers.get(name),
-                _ => None,
-            };
-            let client = exchange.origin().client;
-            let verdict = limit.check(client, header.map(HeaderValue::as_bytes), &route.name);
+            keys.push(match &limit.key {
+                RateKey::Header(name) => key_of(&session.req_header().headers, name)?,
+                RateKey::ClientIp | RateKey::Route => None,
+            });
+        }
+        let mut tightest = None;
+        for (limit, key) in route.limits.iter().zip(&keys) {
+            let verdict = limit.check(exchange.origin().client, key.as_deref(), &route.name);
             let tighter = tightest.as_ref().is_none_or(|(_, _, remaining)| verdict.remaining < *remaining);
             if tighter || !verdict.allowed {
                 tightest = Some((limit, verdict, verdict.remaining));
@@ -405,7 +460,7 @@ impl Edge {
                 break;
             }
         }
-        let Some((limit, verdict, _)) = tightest else { return true };
+        let Some((limit, verdict, _)) = tightest else { return Ok(true) };
         let mut push = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 exchange.extra.push((HeaderName::from_static(name), value));
@@ -416,6 +471,6 @@ impl Edge {
         if !verdict.allowed {
             push("retry-after", whole_seconds(verdict.retry_after).max(1).to_string());
         }
-        verdict.allowed
+        Ok(verdict.allowed)
     }
 }
