@@ -25,7 +25,7 @@ use keygate_gateway::http1::head::{self, Limits};
 use keygate_gateway::policy::forward;
 use keygate_gateway::policy::headers::HeaderPolicy;
 use keygate_gateway::policy::limit::Limit;
-use keygate_gateway::policy::path::canonical;
+use keygate_gateway::policy::path::Readings;
 use keygate_gateway::policy::route::Router;
 use keygate_gateway::policy::split::Split;
 use keygate_gateway::{Control, Gateway};
@@ -112,7 +112,7 @@ fn route_match(c: &mut Criterion) {
         });
     }
     for (name, path) in [("plain", "/v1/accounts/42/transactions"), ("encoded", "/v1/accounts/J%C3%B6rg//files%2Fa")] {
-        group.bench_function(format!("canonical path, {name}"), |b| b.iter(|| canonical(black_box(path))));
+        group.bench_function(format!("canonical path, {name}"), |b| b.iter(|| Readings::new(black_box(path))));
     }
     group.finish();
 }

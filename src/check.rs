@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use keygate_config::{Diagnostics, files};
+use keygate_config::{Diagnostic, Diagnostics, Loaded, Severity, files};
 
 use crate::ConfigFile;
 use crate::output::{self, Failed};
+use crate::process;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,6 +23,9 @@ pub fn check(args: &Args) -> Result<(), Failed> {
         Ok(loaded) => {
             let mut all = loaded.warnings.found.clone();
             all.extend(files::check(&loaded, SystemTime::now()));
+            if all.iter().all(|found| found.severity == Severity::Warning) {
+                all.extend(starts(&loaded)?);
+            }
             Diagnostics::new(loaded.source, all)
         }
     };
@@ -41,4 +45,20 @@ pub fn check(args: &Args) -> Result<(), Failed> {
         (_, false) => return Err(Failed(Some(summary))),
     }
     Ok(())
+}
+
+/// What gateway and signer would refuse to start with. KMS is not asked: whoever checks need not be let near its keys.
+fn starts(loaded: &Loaded) -> Result<Vec<Diagnostic>, Failed> {
+    let mut found = Vec::new();
+    if !loaded.config.listeners.is_empty() {
+        found.extend(keygate_gateway::check(loaded.clone()).err().map(|error| Diagnostic::error(error.to_string())));
+    }
+    if let Some(signer) = &loaded.config.signer {
+        keygate_signer::harden()?;
+        let mut local = signer.clone();
+        local.keys.retain(|_, key| key.local.is_some());
+        let keys = process::runtime()?.block_on(keygate_signer::load_keys(&local));
+        found.extend(keys.err().map(|error| Diagnostic::error(error.to_string())));
+    }
+    Ok(found)
 }

@@ -21,19 +21,11 @@ pub fn log(default: &str) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).try_init();
 }
 
-/// Raises the limit on open files as far as the system lets it, and says so when that is less than `wanted`.
-pub fn allow_open_files(wanted: u64) -> io::Result<()> {
+/// Raises the limit on open files as far as the system lets it. Answers how many there may be, if that is bounded.
+pub fn raise_open_files() -> io::Result<Option<u64>> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    if let Some(limit) = maximum.filter(|limit| *limit < wanted) {
-        tracing::warn!(
-            limit,
-            wanted,
-            "the limit on open files is below what the listeners' connections may need: raise it (LimitNOFILE, ulimit -n), \
-             or lower limits.connections"
-        );
-    }
-    Ok(())
+    Ok(maximum)
 }
 
 /// Has a child asked to end when the thread that starts it does.

@@ -53,10 +53,19 @@ pub fn run(path: &Path) -> Result<(), Failed> {
 async fn serve_gateway(loaded: Loaded, stop: Stop) -> Result<(), Failed> {
     // Before anything is served: until somebody listens for it, SIGHUP ends a process.
     let signals = Signals::new()?;
+    let open_files = process::raise_open_files()?;
     let connections = loaded.config.listeners.values().map(|l| u64::from(l.limits.connections)).sum::<u64>();
-    // Each may need a connection to a server, and there are files, sockets and logs besides.
-    process::allow_open_files(connections * 2 + 256)?;
     let gateway = Gateway::start(loaded).await?;
+    // Each may need a connection to a server, and there are files, sockets and logs besides.
+    let wanted = connections * 2 + 256;
+    if let Some(limit) = open_files.filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            wanted,
+            "the limit on open files is below what the listeners' connections may need: raise it (LimitNOFILE, ulimit -n), \
+             or lower limits.connections"
+        );
+    }
     for (listener, address) in gateway.addresses().await {
         tracing::info!(listener, %address, "listening");
     }

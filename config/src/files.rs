@@ -1,17 +1,20 @@
-//! What a configuration refers to on disk: certificates, private keys, tokens.
+//! What a configuration refers to outside its file: certificates, private keys, tokens, folders, sockets, addresses.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{ErrorKind, Read};
+use std::net::UdpSocket;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::Access;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use crate::{Certificate, Config, Diagnostic, Loaded};
+use crate::{Address, Certificate, Config, Diagnostic, Ledger, Loaded};
 
 /// A warning comes this long before a certificate expires.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -96,21 +99,121 @@ pub fn load_token(path: &Path) -> Result<String, String> {
     Ok(token.to_owned())
 }
 
-/// Looks at every file the configuration refers to, as of `now`.
+/// Looks at everything the configuration refers to, as of `now` and as this user: what a start would stumble over.
 #[must_use]
 pub fn check(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
     let config: &Config = &loaded.config;
     let mut found = check_certificates(loaded, now);
     if let Some(path) = &config.admin.token_file {
-        found.extend(load_token(path).err().map(Diagnostic::error));
+        found.extend(load_token(path).err().map(|why| Diagnostic::error(why).at(&path.span)));
+    }
+    if !config.listeners.is_empty() {
+        check_gateway(config, &mut found);
     }
     if let Some(signer) = &config.signer {
         check_signer(signer, &mut found);
     }
+    if config.listeners.is_empty() && config.signer.is_none() {
+        found.push(Diagnostic::error("nothing to run: neither [listeners] nor [signer]"));
+    }
     found
 }
 
+fn check_gateway(config: &Config, found: &mut Vec<Diagnostic>) {
+    let mut error = |what: &str, checked: Result<(), String>| {
+        found.extend(checked.err().map(|why| Diagnostic::error(format!("{what}: {why}"))));
+    };
+    error("process.state_dir", check_folder(&config.process.state_dir));
+    if !matches!(config.access_log.path.as_str(), "stdout" | "off") {
+        error("access_log.path", check_log(config.access_log.path.as_ref()));
+    }
+    let admin = &config.admin.listen;
+    if let Address::Unix(path) = &admin.value {
+        error("admin.listen", check_socket(path));
+    }
+    let listeners = config.listeners.values().flat_map(|listener| &listener.bind).map(|bind| (bind.value, &bind.span));
+    let admin = match &admin.value {
+        Address::Tcp(address) => Some((*address, &admin.span)),
+        Address::Unix(_) => None,
+    };
+    for (address, span) in listeners.chain(admin) {
+        // As UDP, so that no client can meet it. It may well be in use, or take a privilege that the service has.
+        if let Err(error) = UdpSocket::bind(address)
+            && !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
+        {
+            found.push(Diagnostic::warning(format!("{address} cannot be bound on this machine: {error}")).at(span));
+        }
+    }
+}
+
+/// A folder that is there, or can be made, and in which files can be made.
+fn check_folder(path: &Path) -> Result<(), String> {
+    for folder in path.ancestors() {
+        let at = |why: &dyn std::fmt::Display| Err(format!("{}: {why}", folder.display()));
+        match folder.metadata() {
+            Ok(found) if !found.is_dir() => return at(&"there is a file that is no folder"),
+            Ok(_) => return access(folder, Access::WRITE_OK | Access::EXEC_OK),
+            Err(error) if error.kind() != ErrorKind::NotFound => return at(&error),
+            Err(_) if folder.is_symlink() => return at(&"a link that leads nowhere"),
+            // What is missing is made at the start, in the nearest folder that is there.
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A file that can be appended to, or made: its folder is not.
+fn check_log(path: &Path) -> Result<(), String> {
+    let folder = path.parent().unwrap_or(path);
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Err(format!("{}: is a folder", path.display())),
+        Ok(_) => access(path, Access::WRITE_OK),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+        Err(_) if !folder.exists() => Err(format!("{}: there is no such folder", folder.display())),
+        Err(_) => check_folder(folder),
+    }
+}
+
+/// A place for a socket: with a socket there, or nothing.
+fn check_socket(path: &Path) -> Result<(), String> {
+    if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(format!("{}: there is a file that is no socket", path.display()));
+    }
+    path.parent().map_or(Ok(()), check_folder)
+}
+
+/// A SQLite database, or a place for one.
+fn check_ledger(path: &Path) -> Result<(), String> {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    if let Ok(found) = path.metadata() {
+        let at = |why: &dyn std::fmt::Display| Err(format!("{}: {why}", path.display()));
+        if !found.is_file() {
+            return at(&"not a regular file");
+        }
+        access(path, Access::READ_OK | Access::WRITE_OK)?;
+        let mut head = Vec::new();
+        if let Err(error) = std::fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut head)) {
+            return at(&error);
+        }
+        if !head.is_empty() && head != MAGIC {
+            return at(&"is no SQLite database");
+        }
+    }
+    path.parent().map_or(Ok(()), check_folder)
+}
+
+fn access(path: &Path, wanted: Access) -> Result<(), String> {
+    rustix::fs::access(path, wanted).map_err(|error| format!("{}: {}", path.display(), std::io::Error::from(error)))
+}
+
 fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
+    let Ledger::Sqlite(ledger) = &signer.ledger.value;
+    found.extend(check_ledger(ledger).err().map(|why| Diagnostic::error(why).at(&signer.ledger.span)));
+    for listen in signer.listen.as_slice() {
+        if let Address::Unix(path) = &listen.value {
+            found.extend(check_socket(path).err().map(|why| Diagnostic::error(why).at(&listen.span)));
+        }
+    }
     for key in signer.keys.values() {
         if let Some(local) = &key.local {
             found.extend(check_private(&local.path).err().map(|why| Diagnostic::error(why).at(&key.span)));

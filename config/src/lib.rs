@@ -8,8 +8,10 @@
 //!
 //! Unknown fields are errors; relative paths are relative to the file.
 
+mod addresses;
 pub mod diagnostics;
 pub mod files;
+mod function;
 pub mod model;
 mod overlap;
 mod place;
@@ -20,6 +22,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use function::Function;
 pub use model::*;
 pub use place::At;
 pub use signer::*;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::place::At;
 use crate::signer::Signer;
-use crate::units::{Period, Rate, Size};
+use crate::units::{ByteRate, Period, Rate, Size};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -121,6 +121,7 @@ impl std::str::FromStr for Address {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix("unix:") {
             Some("") => Err("\"unix:\" needs a path"),
+            Some(path) if path.contains('\0') => Err("a path has no NUL"),
             Some(path) => Ok(Self::Unix(path.into())),
             None => text.parse().map(Self::Tcp).map_err(|_| "expected \"unix:PATH\" or \"IP:PORT\""),
         }
@@ -161,8 +162,8 @@ impl JsonSchema for Address {
 pub struct Admin {
     /// `unix:PATH` (mode 0600: the gateway's own user), or `IP:PORT` with a `token_file`.
     pub listen: At<Address>,
-    /// A file with the bearer token that TCP callers must show.
-    pub token_file: Option<PathBuf>,
+    /// A file with the bearer token that TCP callers must show; for TCP only.
+    pub token_file: Option<At<PathBuf>>,
 }
 
 impl Default for Admin {
@@ -199,7 +200,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// IP addresses and ports. "[::]:443" is IPv6 only; name "0.0.0.0:443" beside it for both.
+    /// IP addresses and ports. `[::]:443` is IPv6 only; name `0.0.0.0:443` beside it for both.
     pub bind: Vec<At<SocketAddr>>,
     /// TLS is terminated here. Without it, the listener speaks plain HTTP.
     pub tls: Option<Tls>,
@@ -299,13 +300,22 @@ pub struct ListenerLimits {
     pub header_count: u16,
     /// A request's body, in bytes; more is answered 413. Routes may say otherwise.
     pub body_size: Size,
+    /// A request's body arrives this fast at least, on average; a slower one is answered 408. It has as long as it may
+    /// pause on top, and the bound ends where the answer begins. "0B/s" is no bound.
+    pub body_min_rate: ByteRate,
     /// Connections at a time; more wait in the kernel's queue.
     pub connections: u32,
 }
 
 impl Default for ListenerLimits {
     fn default() -> Self {
-        Self { head_size: Size(32 << 10), header_count: 100, body_size: Size(1 << 20), connections: 16_384 }
+        Self {
+            head_size: Size(32 << 10),
+            header_count: 100,
+            body_size: Size(1 << 20),
+            body_min_rate: ByteRate(256),
+            connections: 16_384,
+        }
     }
 }
 
@@ -365,7 +375,7 @@ impl Server {
 impl<'de> Deserialize<'de> for Server {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let valid = text.parse::<SocketAddr>().is_ok()
+        let valid = text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0)
             || text
                 .rsplit_once(':')
                 .is_some_and(|(host, port)| is_hostname(host) && port.parse::<u16>().is_ok_and(|port| port > 0));
@@ -396,7 +406,7 @@ pub struct RateLimit {
     /// How many requests may come at once beyond one, as nginx's `burst=N nodelay`.
     /// Left out, the rate's own count may come at once.
     pub burst: Option<u32>,
-    /// How many keys are remembered; beyond it, those idle longest are forgotten.
+    /// How many keys are remembered, at most 16777216; beyond it, those idle longest are forgotten.
     #[serde(default = "default_max_keys")]
     pub max_keys: u32,
 }
@@ -526,7 +536,7 @@ pub struct Route {
     pub security_headers: Option<At<String>>,
     /// A request's body, in bytes; left out, the listener's.
     pub body_size: Option<Size>,
-    /// Who answers, in which shares.
+    /// Who answers, in which shares: at most 64.
     pub backends: Vec<At<Backend>>,
 }
 
@@ -567,11 +577,16 @@ impl<'de> Deserialize<'de> for HostPattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let lower = text.to_ascii_lowercase();
-        let lower = lower.trim_matches(['[', ']']);
-        let ip = |name: &str| name.parse::<std::net::IpAddr>().is_ok();
+        // As clients write it: an IPv6 address has one spelling, and brackets around it in `Host` only.
+        let ip = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&lower);
+        if let Ok(ip) = ip.parse::<std::net::IpAddr>()
+            && (ip.is_ipv6() || !lower.starts_with('['))
+        {
+            return Ok(Self::Exact(ip.to_string()));
+        }
         match lower.strip_prefix("*.") {
             Some(name) if is_hostname(name) => Ok(Self::Wildcard(name.to_owned())),
-            None if is_hostname(lower) || ip(lower) => Ok(Self::Exact(lower.to_owned())),
+            None if is_hostname(&lower) => Ok(Self::Exact(lower)),
             _ => Err(de::Error::custom(format!("expected a host name or \"*.NAME\" without a port, found {text:?}"))),
         }
     }
@@ -600,11 +615,10 @@ pub enum PathPattern {
     Regex(String),
 }
 
-/// "/api/" and "/api" are the same prefix.
+/// "/api/" and "/api" are the same prefix. "/api//" is left for validation to refuse.
 fn segments(path: &str) -> &str {
-    match path.trim_end_matches('/') {
-        "" if !path.is_empty() => "/",
-        trimmed if path.starts_with('/') => trimmed,
+    match path.strip_suffix('/') {
+        Some(trimmed) if !trimmed.is_empty() && !trimmed.ends_with('/') => trimmed,
         _ => path,
     }
 }
@@ -680,7 +694,7 @@ impl Admin {
             *path = base.join(&*path);
         }
         if let Some(path) = &mut self.token_file {
-            *path = base.join(&*path);
+            path.value = base.join(&path.value);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::function::Function;
 use crate::model::Address;
 use crate::place::At;
 use crate::units::{Period, Wei};
@@ -167,9 +168,12 @@ pub struct Policy {
     pub chains: Option<Vec<At<String>>>,
     /// Kinds of thing.
     pub sign: Option<Vec<Signable>>,
-    /// Contracts and recipients. For token transfers and approvals, recipients are read from the call as well, and a
-    /// call that is none of those is allowed to a listed contract only.
+    /// Contracts and recipients. For token transfers and approvals, recipients are read from the call and must be
+    /// listed as well; any other call is allowed by `functions` only.
     pub to: Option<Vec<EthAddress>>,
+    /// Functions that may be called on what `to` lists, besides token transfers and approvals: selectors
+    /// (`"0xd0e30db0"`) or signatures (`"deposit()"`). Recipients in their arguments are not read.
+    pub functions: Option<Vec<Function>>,
     /// Most of the chain's currency in one transaction.
     pub max_value: Option<Wei>,
     /// Most of the chain's currency in any 24 hours, each chain and key apart.

@@ -38,23 +38,30 @@ macro_rules! from_string {
     };
 }
 
+/// What the timers can tell apart.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// Longer than anything that is meant; and any moment plus this is a moment still, in every unit that it is counted in.
+pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+/// Larger than anything that is meant; sums of it stay far below 2^64.
+const LARGEST: u64 = 1 << 50;
+
 /// A span of time, such as `"30s"` or `"1m 30s"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period(pub Duration);
 
 fn period(text: &str) -> Option<Period> {
-    humantime::parse_duration(text).ok().filter(|d| !d.is_zero()).map(Period)
+    humantime::parse_duration(text).ok().filter(|d| (SHORTEST..=LONGEST).contains(d)).map(Period)
 }
-from_string!(Period, period, "a duration above zero such as \"30s\", \"500ms\" or \"5m\"", "30s");
+from_string!(Period, period, "a duration from 1ms to 366d such as \"30s\", \"500ms\" or \"5m\"", "30s");
 
 /// A number of bytes, such as `"1MiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
 fn size(text: &str) -> Option<Size> {
-    text.parse::<bytesize::ByteSize>().ok().map(|size| Size(size.as_u64()))
+    text.parse::<bytesize::ByteSize>().ok().map(|size| Size(size.as_u64())).filter(|size| size.0 <= LARGEST)
 }
-from_string!(Size, size, "a size such as \"64KiB\" or \"1MiB\"", "1MiB");
+from_string!(Size, size, "a size such as \"64KiB\" or \"1MiB\", up to 1PiB", "1MiB");
 
 /// So many requests in so much time, such as `"10/s"` or `"100/15m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +80,18 @@ fn rate(text: &str) -> Option<Rate> {
     let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
     let per = humantime::parse_duration(&per).ok()?;
     // Below a nanosecond a request there is nothing left to count with.
-    (per.as_nanos() >= u128::from(count) && per <= Duration::from_secs(86_400 * 366)).then_some(Rate { count, per })
+    (per.as_nanos() >= u128::from(count) && per <= LONGEST).then_some(Rate { count, per })
 }
-from_string!(Rate, rate, "a rate such as \"10/s\", \"300/m\" or \"100/15m\"", "10/s");
+from_string!(Rate, rate, "a rate such as \"10/s\", \"300/m\" or \"100/15m\", over 366d at most", "10/s");
+
+/// So many bytes a second, such as `"1KiB/s"`; `"0B/s"` is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteRate(pub u64);
+
+fn byte_rate(text: &str) -> Option<ByteRate> {
+    size(text.strip_suffix("/s")?).map(|size| ByteRate(size.0))
+}
+from_string!(ByteRate, byte_rate, "bytes a second such as \"256B/s\" or \"1KiB/s\"", "1KiB/s");
 
 /// An amount of a chain's own currency, such as `"1 ether"`, `"30 gwei"` or `"21000 wei"`; exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +125,20 @@ mod tests {
         assert_eq!(rate("100/15m"), Some((100, 900)));
         assert_eq!(rate("300/m"), Some((300, 60)));
         assert_eq!(rate("1 / 1h"), Some((1, 3600)));
-        for bad in ["", "10", "0/s", "-1/s", "10/", "10/0s", "10/fortnight", "1.5/s", "10/s/s", "4294967296/s"] {
+        for bad in [
+            "",
+            "10",
+            "0/s",
+            "-1/s",
+            "10/",
+            "10/0s",
+            "10/fortnight",
+            "1.5/s",
+            "10/s/s",
+            "4294967296/s",
+            "1/367d",
+            "2/1ns",
+        ] {
             assert_eq!(rate(bad), None, "{bad}");
         }
     }
@@ -118,10 +147,20 @@ mod tests {
     fn sizes_and_periods() {
         assert_eq!(size("1MiB"), Some(Size(1 << 20)));
         assert_eq!(size("64 KiB"), Some(Size(65_536)));
-        assert_eq!(size("lots"), None);
+        assert_eq!(size("1PiB"), Some(Size(LARGEST)));
+        for bad in ["", "lots", "-1B", "1.1PiB", "16EiB", "99999999999999999999", "1e3B", "inf", "NaN"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+        assert_eq!(byte_rate("1KiB/s"), Some(ByteRate(1024)));
+        assert_eq!(byte_rate("0B/s"), Some(ByteRate(0)));
+        for bad in ["1KiB", "/s", "-1B/s", "1KiB/m", "fast/s"] {
+            assert_eq!(byte_rate(bad), None, "{bad}");
+        }
         assert_eq!(period("1m 30s"), Some(Period(Duration::from_secs(90))));
-        assert_eq!(period("0s"), None);
-        assert_eq!(period("soon"), None);
+        assert_eq!(period("366d"), Some(Period(LONGEST)));
+        for bad in ["", "soon", "0s", "1us", "999us", "367d", "10000y", "584942417355years", "-1s"] {
+            assert_eq!(period(bad), None, "{bad}");
+        }
     }
 
     #[test]

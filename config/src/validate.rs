@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Address, Config, HostPattern, PathPattern, SameSite, SecurityHeaders, is_header_name};
+use crate::addresses::addresses;
+use crate::model::{Address, Config, HostPattern, PathPattern, RateLimit, SameSite, SecurityHeaders, is_header_name};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
 use crate::signer::Signer;
-use crate::{Diagnostic, Route};
+use crate::units::LONGEST;
+use crate::{Diagnostic, Route, Severity};
 
 /// A route's weights are a table of this many places at most: shares to a hundredth of a percent.
 pub const MAX_WEIGHT: u32 = 10_000;
@@ -14,20 +16,33 @@ pub const MAX_WEIGHT: u32 = 10_000;
 /// Regular expressions of one host that are compared with one another.
 const MOST_COMPARED: usize = 64;
 
-/// Headers that frame or route a message: no policy may set or remove them.
-const FRAMING_HEADERS: [&str; 7] =
-    ["connection", "content-length", "date", "set-cookie", "te", "transfer-encoding", "upgrade"];
+/// Backends of a route: with more, its table of shares would have no end.
+const MOST_BACKENDS: usize = 64;
+
+/// Keys that a rate limit remembers, at 17 bytes each: 272 MiB.
+const MOST_KEYS: u32 = 16 << 20;
+
+/// Headers that frame or route a message, or are of one connection only: no policy may set or remove them.
+const FRAMING_HEADERS: [&str; 12] = [
+    "connection",
+    "content-length",
+    "date",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 pub(crate) fn validate(config: &Config) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     listeners(config, &mut found);
-    if let (Address::Tcp(_), None) = (&config.admin.listen.value, &config.admin.token_file) {
-        found.push(
-            Diagnostic::error("an admin listener on TCP needs a token")
-                .at(&config.admin.listen.span)
-                .help("name a token_file beside it, or listen on a Unix socket"),
-        );
-    }
+    addresses(config, &mut found);
+    admin(config, &mut found);
     for (name, upstream) in &config.upstreams {
         if upstream.servers.is_empty() {
             found.push(Diagnostic::error(format!("upstream {name:?} has no servers")).at(&upstream.span));
@@ -37,9 +52,7 @@ pub(crate) fn validate(config: &Config) -> Vec<Diagnostic> {
         }
     }
     for (name, limit) in &config.rate_limits {
-        if limit.max_keys == 0 {
-            found.push(Diagnostic::error(format!("rate limit {name:?} remembers no key")).at(&limit.span));
-        }
+        rate_limit(name, limit, &mut found);
     }
     for (name, headers) in &config.security_headers {
         security_headers(name, headers, &mut found);
@@ -64,22 +77,50 @@ fn reference<T>(what: &str, name: &At<String>, known: &BTreeMap<String, T>, foun
     );
 }
 
+fn admin(config: &Config, found: &mut Vec<Diagnostic>) {
+    let listen = &config.admin.listen;
+    match (&listen.value, &config.admin.token_file) {
+        (Address::Tcp(_), None) => found.push(
+            Diagnostic::error("an admin listener on TCP needs a token")
+                .at(&listen.span)
+                .help("name a token_file beside it, or listen on a Unix socket"),
+        ),
+        (Address::Tcp(address), Some(_)) if !address.ip().to_canonical().is_loopback() => found.push(
+            Diagnostic::warning(format!("{address}: the admin token crosses the network in the clear"))
+                .at(&listen.span)
+                .help("listen on loopback, or on a network that nobody else is on"),
+        ),
+        (Address::Unix(_), Some(token)) => found.push(
+            Diagnostic::error("a token is for an admin listener on TCP")
+                .at(&token.span)
+                .label("nobody would be asked for it: the Unix socket is its owner's")
+                .help("leave token_file out, or listen on \"127.0.0.1:PORT\""),
+        ),
+        _ => {}
+    }
+}
+
+fn rate_limit(name: &str, limit: &At<RateLimit>, found: &mut Vec<Diagnostic>) {
+    if limit.max_keys == 0 {
+        found.push(Diagnostic::error(format!("rate limit {name:?} remembers no key")).at(&limit.span));
+    }
+    if limit.max_keys > MOST_KEYS {
+        found.push(Diagnostic::error(format!("rate limit {name:?}: max_keys is at most {MOST_KEYS}")).at(&limit.span));
+    }
+    let at_once = limit.burst.map_or(u128::from(limit.rate.count), |burst| u128::from(burst) + 1);
+    // The limiter counts in nanoseconds of 64 bits: this stays far below.
+    if limit.rate.per.as_nanos() * at_once / u128::from(limit.rate.count) > LONGEST.as_nanos() {
+        found.push(
+            Diagnostic::error(format!("rate limit {name:?}: its burst would take more than 366 days to come back"))
+                .at(&limit.span),
+        );
+    }
+}
+
 fn listeners(config: &Config, found: &mut Vec<Diagnostic>) {
-    let mut bound = BTreeMap::new();
     for (name, listener) in &config.listeners {
         if listener.bind.is_empty() {
             found.push(Diagnostic::error(format!("listener {name:?} binds no address")).at(&listener.span));
-        }
-        for bind in &listener.bind {
-            if let Some(other) = bound.insert(bind.value, name)
-                && bind.value.port() != 0
-            {
-                found.push(
-                    Diagnostic::error(format!("{} is bound twice", bind.value))
-                        .at(&bind.span)
-                        .label(format!("listener {other:?} has it already")),
-                );
-            }
         }
         if let Some(tls) = &listener.tls
             && tls.certificates.is_empty()
@@ -105,6 +146,14 @@ fn listeners(config: &Config, found: &mut Vec<Diagnostic>) {
                     .at(&listener.span),
             );
         }
+        // Peers are compared as IPv4 where they are IPv4, whatever the socket: such a network would never be found.
+        for net in listener.trusted_proxies.iter().filter(|net| net.addr().to_canonical() != net.addr()) {
+            found.push(
+                Diagnostic::error(format!("listener {name:?}: {net} in trusted_proxies is an IPv4 network in IPv6"))
+                    .at(&listener.span)
+                    .help("write it as IPv4, as in \"10.0.0.0/8\""),
+            );
+        }
         if let Some(headers) = &listener.security_headers {
             reference("security_headers", headers, &config.security_headers, found);
         }
@@ -122,8 +171,9 @@ fn security_headers(name: &str, headers: &At<SecurityHeaders>, found: &mut Vec<D
         }
     }
     for (header, value) in &headers.set {
-        if value.is_empty() || !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
-            bad(format!("the value of {header:?} must be visible ASCII"));
+        let visible = value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
+        if value.is_empty() || !visible || value.trim() != value {
+            bad(format!("the value of {header:?} must be visible ASCII, without space around it"));
         }
         if headers.remove.iter().any(|removed| removed.eq_ignore_ascii_case(header)) {
             bad(format!("{header:?} is both set and removed"));
@@ -174,6 +224,10 @@ fn routes(config: &Config, found: &mut Vec<Diagnostic>) {
         backends(config, route, found);
     }
     regexes(config, found);
+    // Together only once each can be had by itself.
+    if found.iter().all(|d| d.severity == Severity::Warning) {
+        regex_sets(config, found);
+    }
     let used: BTreeSet<&str> =
         config.routes.iter().flat_map(|r| &r.backends).map(|b| b.upstream.value.as_str()).collect();
     for (name, upstream) in config.upstreams.iter().filter(|(name, _)| !used.contains(name.as_str())) {
@@ -181,6 +235,9 @@ fn routes(config: &Config, found: &mut Vec<Diagnostic>) {
     }
     if config.routes.is_empty() && config.listeners.values().any(|l| l.redirect.is_none()) {
         found.push(Diagnostic::warning("there are no routes: every request will be answered 404"));
+    }
+    if let (Some(route), true) = (config.routes.first(), config.listeners.is_empty()) {
+        found.push(Diagnostic::warning("there are routes, and no listeners: no request can come").at(&route.span));
     }
 }
 
@@ -208,6 +265,30 @@ fn regexes(config: &Config, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The regular expressions of a host are compiled into one, which must not be too large, either.
+fn regex_sets(config: &Config, found: &mut Vec<Diagnostic>) {
+    let mut by_host: BTreeMap<Option<&HostPattern>, Vec<(&At<PathPattern>, &str)>> = BTreeMap::new();
+    for route in &config.routes {
+        let PathPattern::Regex(regex) = &route.path.value else { continue };
+        let hosts = route.hosts.iter().map(|host| Some(&host.value));
+        for host in hosts.chain(route.hosts.is_empty().then_some(None)) {
+            by_host.entry(host).or_default().push((&route.path, regex));
+        }
+    }
+    for (host, patterns) in by_host {
+        if let (Err(_), Some((last, _))) =
+            (regex::RegexSet::new(patterns.iter().map(|(_, regex)| regex)), patterns.last())
+        {
+            let host = host.map_or("any host".to_owned(), ToString::to_string);
+            found.push(
+                Diagnostic::error(format!("the regular expressions of {host} are too large together"))
+                    .at(&last.span)
+                    .help("write large repetitions and character classes smaller, or use prefixes"),
+            );
+        }
+    }
+}
+
 fn path(path: &At<PathPattern>, found: &mut Vec<Diagnostic>) {
     match &path.value {
         PathPattern::Regex(regex) => {
@@ -218,14 +299,36 @@ fn path(path: &At<PathPattern>, found: &mut Vec<Diagnostic>) {
             }
         }
         PathPattern::Prefix(text) | PathPattern::Exact(text) => {
-            let dots = text.split('/').any(|segment| segment == "." || segment == "..");
-            if !text.starts_with('/') || text.contains("//") || dots || text.contains(['?', '#']) || !text.is_ascii() {
-                found.push(
-                    Diagnostic::error("a path begins with '/', and has no '//', '.', '..', '?' or '#'").at(&path.span),
-                );
+            if let Some((why, help)) = unmatchable(text) {
+                found.push(Diagnostic::error("no request would match this path").at(&path.span).label(why).help(help));
             }
         }
     }
+}
+
+/// What keeps a path from being one that requests are matched by: percent-decoded, and without what servers read in
+/// more than one way.
+fn unmatchable(path: &str) -> Option<(&'static str, &'static str)> {
+    let wrong = if !path.starts_with('/') {
+        ("a path begins with '/'", "write a '/' before it")
+    } else if path.contains("//") {
+        ("it has '//'", "runs of slashes are matched as one: write one")
+    } else if path.split('/').any(|segment| segment == "." || segment == "..") {
+        ("it has a '.' or '..' segment", "such requests are refused: write the path that is meant")
+    } else if path.contains('%') {
+        ("it has a '%'", "paths are matched percent-decoded: write the character itself")
+    } else if path.contains('\\') {
+        ("it has a '\\'", "some servers read it as '/': write '/'")
+    } else if path.contains(';') {
+        ("it has a ';'", "some servers cut off what follows: such requests are refused here")
+    } else if path.contains(['?', '#']) {
+        ("it has a '?' or '#'", "a path ends there: queries are not matched")
+    } else if !path.is_ascii() || path.bytes().any(|b| b.is_ascii_control()) {
+        ("it has a character that is not visible ASCII", "match it with a regular expression")
+    } else {
+        return None;
+    };
+    Some(wrong)
 }
 
 fn backends(config: &Config, route: &Route, found: &mut Vec<Diagnostic>) {
@@ -233,6 +336,11 @@ fn backends(config: &Config, route: &Route, found: &mut Vec<Diagnostic>) {
     if route.backends.is_empty() {
         found.push(Diagnostic::error(format!("route {:?} has no backends", name.value)).at(&name.span));
         return;
+    }
+    if route.backends.len() > MOST_BACKENDS {
+        found.push(
+            Diagnostic::error(format!("route {:?} has more than {MOST_BACKENDS} backends", name.value)).at(&name.span),
+        );
     }
     let mut seen = BTreeSet::new();
     for backend in &route.backends {
@@ -303,9 +411,16 @@ fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
             found.push(Diagnostic::error(format!("chains {other:?} and {name:?} have the same id")).at(&chain.span));
         }
     }
-    for policy in signer.policies.values() {
+    for (name, policy) in &signer.policies {
         for chain in policy.chains.iter().flatten() {
             reference("signer.chains", chain, &signer.chains, found);
+        }
+        if policy.functions.is_some() && policy.to.is_none() {
+            found.push(
+                Diagnostic::error(format!("policy {name:?} lists functions, and not on what they may be called"))
+                    .at(&policy.span)
+                    .help("without `to`, any function may be called: list the contracts there"),
+            );
         }
     }
     let mut uids = BTreeMap::new();

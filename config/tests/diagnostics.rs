@@ -61,30 +61,104 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\nlimits = { header_count = 0 }", "header_count must be"),
     ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\nlimits = { connections = 0 }", "takes no connection"),
     ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\nsecurity_headers = \"x\"", "no security_headers is named"),
-    ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\ntimeouts = { idle = \"0s\" }", "duration above zero"),
+    ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\ntimeouts = { idle = \"0s\" }", "a duration from 1ms"),
+    ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\ntimeouts = { send = \"367d\" }", "4:21: invalid value"),
+    ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\nlimits = { body_size = \"2PiB\" }", "up to 1PiB"),
+    ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\nlimits = { head_size = \"2MiB\" }", "head_size must be"),
+    ("bind = [\"127.0.0.1:8080\"]", "bind = [\"0.0.0.0:1\"]\nlimits = { header_count = 201 }", "header_count must be"),
+    ("\"127.0.0.1:8080\"", "\"[::ffff:127.0.0.1]:8080\"", "3:9: [::ffff:127.0.0.1]:8080 is an IPv4 address in IPv6"),
+    ("\"127.0.0.1:8080\"", "\"224.0.0.1:8080\"", "3:9: 224.0.0.1:8080 is no address that clients connect to"),
+    (
+        "bind = [\"127.0.0.1:8080\"]",
+        "bind = [\"0.0.0.0:1\"]\ntrusted_proxies = [\"::ffff:10.0.0.0/104\"]",
+        "2:1: listener \"http\": ::ffff:10.0.0.0/104 in trusted_proxies is an IPv4 network in IPv6",
+    ),
     (
         "[listeners.http]",
         "[admin]\nlisten = \"127.0.0.1:9901\"\n[listeners.http]",
         "3:10: an admin listener on TCP needs",
     ),
+    (
+        "[listeners.http]",
+        "[admin]\ntoken_file = \"t\"\n[listeners.http]",
+        "3:14: a token is for an admin listener on TCP",
+    ),
+    (
+        "[listeners.http]",
+        "[admin]\nlisten = \"unix:a\"\ntoken_file = \"t\"\n[listeners.http]",
+        "4:14: a token is for an admin listener on TCP",
+    ),
+    (
+        "[listeners.http]",
+        "[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"t\"\n[listeners.http]",
+        "3:10: an admin listener needs a port",
+    ),
+    (
+        "[listeners.http]",
+        "[admin]\nlisten = \"10.0.0.1:9901\"\ntoken_file = \"t\"\n[listeners.http]",
+        "3:10: 10.0.0.1:9901: the admin token crosses the network in the clear",
+    ),
+    ("[listeners.http]", "[admin]\nlisten = \"unix:a\\u0000b\"\n[listeners.http]", "3:10: a path has no NUL"),
     ("[listeners.http]", "[process]\nworkers = 0\n[listeners.http]", "\"auto\" or a number"),
+    ("[listeners.http]", "[process]\nworkers = 10000\n[listeners.http]", "3:11: invalid value: integer `10000`"),
+    ("[listeners.http]", "[process]\ndrain_timeout = \"0s\"\n[listeners.http]", "3:17: invalid value"),
+    ("[listeners.http]", "[process]\ndrain_timeout = \"10000y\"\n[listeners.http]", "3:17: invalid value"),
     ("servers = [\"127.0.0.1:3000\"]", "servers = []", "has no servers"),
     ("servers = [\"127.0.0.1:3000\"]", "servers = [\"nowhere\"]", "5:11: expected \"HOST:PORT\""),
+    ("servers = [\"127.0.0.1:3000\"]", "servers = [\"127.0.0.1:0\"]", "5:11: expected \"HOST:PORT\""),
+    ("servers = [\"127.0.0.1:3000\"]", "servers = [\"a:0\"]", "5:11: expected \"HOST:PORT\""),
+    ("servers = [\"127.0.0.1:3000\"]", "servers = [\"a:1\"]\ntimeouts = { connect = \"0ms\" }", "6:24: invalid value"),
     ("servers = [\"127.0.0.1:3000\"]", "servers = [\"a:1\"]\nmax_in_flight = 0", "lets no request through"),
     ("key = \"client-ip\"", "key = \"header:\"", "expected \"client-ip\""),
     ("rate = \"10/s\"", "rate = \"10/fortnight\"", "a rate such as"),
     ("rate = \"10/s\"", "rate = \"10/s\"\nmax_keys = 0", "remembers no key"),
+    (
+        "rate = \"10/s\"",
+        "rate = \"10/s\"\nmax_keys = 16777217",
+        "8:1: rate limit \"api\": max_keys is at most 16777216",
+    ),
+    ("rate = \"10/s\"", "rate = \"10/s\"\nmax_keys = 4294967296", "11:12: invalid value: integer"),
+    ("rate = \"10/s\"", "rate = \"10/s\"\nburst = -1", "invalid value: integer `-1`"),
+    ("rate = \"10/s\"", "rate = \"1/366d\"\nburst = 1", "8:1: rate limit \"api\": its burst would take"),
+    ("rate = \"10/s\"", "rate = \"1/h\"\nburst = 4294967295", "8:1: rate limit \"api\": its burst would take"),
+    ("rate = \"10/s\"", "rate = \"0/s\"", "a rate such as"),
     ("preset = \"strict\"", "preset = \"strictest\"", "unknown variant `strictest`"),
     ("preset = \"strict\"", "set = { \"content-length\" = \"1\" }", "not for a policy to change"),
     ("preset = \"strict\"", "set = { \"x y\" = \"1\" }", "is no header name"),
     ("preset = \"strict\"", "set = { \"x\" = \"a\\nb\" }", "must be visible ASCII"),
+    ("preset = \"strict\"", "set = { \"x\" = \"a\\r\\nset-cookie: b\" }", "must be visible ASCII"),
+    ("preset = \"strict\"", "set = { \"x\" = \"\\u0000\" }", "must be visible ASCII"),
+    ("preset = \"strict\"", "set = { \"x\" = \" a\" }", "without space around it"),
+    ("preset = \"strict\"", "set = { \"x\\r\\ny\" = \"1\" }", "is no header name"),
+    ("preset = \"strict\"", "set = { \"Transfer-Encoding\" = \"chunked\" }", "not for a policy to change"),
+    ("preset = \"strict\"", "set = { \"connection\" = \"close\" }", "not for a policy to change"),
+    ("preset = \"strict\"", "set = { \"Keep-Alive\" = \"timeout=1\" }", "not for a policy to change"),
+    ("preset = \"strict\"", "remove = [\"trailer\"]", "not for a policy to change"),
     ("preset = \"strict\"", "set = { \"server\" = \"a\" }", "both set and removed"),
     ("preset = \"strict\"", "set = { \"x\" = \"a\", \"X\" = \"b\" }", "set twice"),
     ("preset = \"strict\"", "cookies = { same_site = \"none\" }", "must be secure"),
     ("name = \"api\"\nhosts", "name = \"a b\"\nhosts", "14:8: a route's name is made of"),
-    ("\"api.test\"", "\"api.test:443\"", "expected a host name"),
-    ("path = \"/v1\"", "path = \"v1\"", "16:8: a path begins with '/'"),
-    ("path = \"/v1\"", "path = \"/a/../b\"", "16:8: a path begins with '/'"),
+    ("\"api.test\"", "\"api.test:443\"", "15:9: expected a host name"),
+    ("\"api.test\"", "\"api.test.\"", "15:9: expected a host name"),
+    ("\"api.test\"", "\"[api.test]\"", "15:9: expected a host name"),
+    ("\"api.test\"", "\"[10.0.0.1]\"", "15:9: expected a host name"),
+    ("\"api.test\"", "\"bücher.test\"", "15:9: expected a host name"),
+    ("\"api.test\"", "\"api test\"", "15:9: expected a host name"),
+    ("\"api.test\"", "\"*\"", "15:9: expected a host name"),
+    ("\"api.test\"", "\"https://api.test\"", "15:9: expected a host name"),
+    ("path = \"/v1\"", "path = \"v1\"", "16:8: no request would match this path (a path begins with '/')"),
+    ("path = \"/v1\"", "path = \"\"", "16:8: no request would match this path (a path begins with '/')"),
+    ("path = \"/v1\"", "path = \"/a/../b\"", "16:8: no request would match this path (it has a '.' or '..'"),
+    ("path = \"/v1\"", "path = { exact = \"/a/.\" }", "16:8: no request would match this path (it has a '.' or '..'"),
+    ("path = \"/v1\"", "path = \"/a//b\"", "16:8: no request would match this path (it has '//')"),
+    ("path = \"/v1\"", "path = \"/a//\"", "16:8: no request would match this path (it has '//')"),
+    ("path = \"/v1\"", "path = \"//\"", "16:8: no request would match this path (it has '//')"),
+    ("path = \"/v1\"", "path = \"/a%20b\"", "16:8: no request would match this path (it has a '%')"),
+    ("path = \"/v1\"", "path = { exact = \"/%2e\" }", "16:8: no request would match this path (it has a '%')"),
+    ("path = \"/v1\"", "path = '/a\\b'", "16:8: no request would match this path (it has a '\\')"),
+    ("path = \"/v1\"", "path = \"/a?b\"", "16:8: no request would match this path (it has a '?' or '#')"),
+    ("path = \"/v1\"", "path = \"/a\\tb\"", "16:8: no request would match this path (it has a character"),
+    ("path = \"/v1\"", "path = \"/ä\"", "16:8: no request would match this path (it has a character"),
     ("path = \"/v1\"", "path = { regex = \"(\" }", "16:8: not a regular expression"),
     ("path = \"/v1\"", "path = { prefix = \"/\" }", "unknown field `prefix`"),
     ("rate_limits = [\"api\"]", "rate_limits = [\"apo\"]", "17:16: no rate_limits is named \"apo\""),
@@ -99,6 +173,8 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ),
     ("\"unix:signer.sock\"", "\"127.0.0.1:1\"", "21:10: the signer listens on Unix sockets only"),
     ("\"unix:signer.sock\"", "[]", "listens nowhere"),
+    ("\"unix:signer.sock\"", "[\"unix:a\", \"unix:a\"]", "21:10: "),
+    ("\"unix:signer.sock\"", "\"unix:state/admin.sock\"", "is bound twice: the admin listener has it already"),
     ("\"sqlite:ledger.db\"", "\"mysql:x\"", "22:10: expected \"sqlite:PATH\""),
     ("\"1234abcd-12ab-34cd-56ef-1234567890ab\"", "\"alias/hot\"", "24:18: a KMS key is named by its id or ARN"),
     ("1234567890ab\" }", "1234567890ab\", endpoint = \"localhost\" }", "a KMS endpoint is a URL"),
@@ -110,6 +186,9 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("id = 137", "id = 137\n[signer.chains.matic]\nid = 137", "have the same id"),
     ("chains = [\"polygon\"]", "chains = [\"polygone\"]", "29:11: no signer.chains is named"),
     ("chains = [\"polygon\"]", "max_value = \"1\"", "an amount such as"),
+    ("chains = [\"polygon\"]", "to = []\nfunctions = [\"f(uint)\"]", "30:13: uint is written uint256 in a signature"),
+    ("chains = [\"polygon\"]", "to = []\nfunctions = [\"0xd0e30d\"]", "30:13: expected a selector of 0x and 8 hex"),
+    ("chains = [\"polygon\"]", "functions = [\"deposit()\"]", "28:1: policy \"payouts\" lists functions, and not"),
     ("uid = 1001", "uid = 1001\ntoken_file = \"t\"", "needs one of token_file and uid"),
     ("uid = 1001", "", "needs one of token_file and uid"),
     ("keys = [\"hot\"]", "keys = [\"cold\"]", "32:9: no signer.keys is named"),
@@ -155,6 +234,122 @@ fn ambiguous_routes_are_errors_whatever_their_order() {
     let said = found(&two(r#"{ regex = "^/v[0-9]+/" }"#, r#"{ regex = "/users$" }"#));
     assert!(said.contains("route \"two\" is ambiguous") && said.contains("/users"), "{said}");
     assert_eq!(found(&two(r#"{ regex = "^/v1/" }"#, r#"{ regex = "^/v2/" }"#)), "");
+}
+
+#[test]
+fn addresses_that_overlap_cannot_be_bound_side_by_side() {
+    let with = |admin: &str, http: &str, other: &str| {
+        let admin = match admin {
+            "" => String::new(),
+            admin => format!("[admin]\nlisten = \"{admin}\"\ntoken_file = \"t\"\n"),
+        };
+        let listeners = format!("{admin}[listeners.http]\nbind = [{http}]\n[listeners.other]\nbind = [{other}]");
+        found(&GOOD.replace("[listeners.http]\nbind = [\"127.0.0.1:8080\"]", &listeners))
+    };
+    for (admin, http, other, said) in [
+        ("", r#""0.0.0.0:80""#, r#""0.0.0.0:80""#, "5:9: 0.0.0.0:80 is bound twice (listener \"http\" has 0.0.0.0:80"),
+        ("", r#""0.0.0.0:80", "127.0.0.1:80""#, "", "3:23: 127.0.0.1:80 and 0.0.0.0:80 cannot both be bound"),
+        ("", r#""127.0.0.1:80""#, r#""0.0.0.0:80""#, "5:9: 0.0.0.0:80 and 127.0.0.1:80 cannot both be bound"),
+        ("", r#""[::]:80""#, r#""[::1]:80""#, "5:9: [::1]:80 and [::]:80 cannot both be bound"),
+        ("127.0.0.1:80", r#""127.0.0.1:80""#, "", "3:10: 127.0.0.1:80 is bound twice (listener \"http\" has"),
+        ("127.0.0.1:80", r#""0.0.0.0:80""#, "", "3:10: 127.0.0.1:80 and 0.0.0.0:80 cannot both be bound"),
+        ("[::]:80", r#""127.0.0.1:80""#, "", "3:10: 0.0.0.0:80 and 127.0.0.1:80 cannot both be bound"),
+    ] {
+        let found = with(admin, http, other);
+        assert!(found.contains(said), "{admin} {http} {other} should say {said}, said {found}");
+    }
+    for (admin, http, other) in [
+        ("", r#""0.0.0.0:80", "[::]:80""#, r#""0.0.0.0:443", "[::]:443""#),
+        ("", r#""127.0.0.1:80", "127.0.0.2:80""#, r#""127.0.0.3:80""#),
+        ("", r#""127.0.0.1:0", "127.0.0.1:0""#, r#""0.0.0.0:0""#),
+        ("", r#""[fe80::1%1]:80", "[fe80::1%2]:80""#, r#""127.0.0.1:80""#),
+        ("[::1]:80", r#""0.0.0.0:80""#, r#""127.0.0.1:81""#),
+    ] {
+        assert_eq!(with(admin, http, other), "", "{admin} {http} {other}");
+    }
+}
+
+#[test]
+fn a_sockets_path_has_107_bytes_at_most() {
+    let socket = |length: usize| format!("/{}", "s".repeat(length - 1));
+    let admin = |length| {
+        let admin = format!("[admin]\nlisten = \"unix:{}\"\n[listeners.http]", socket(length));
+        found(&GOOD.replace("[listeners.http]", &admin))
+    };
+    assert_eq!(admin(107), "");
+    assert!(admin(108).starts_with("keygate.toml:3:10: a socket's path has 107 bytes at most"), "{}", admin(108));
+    // The signer's is bound under another name first.
+    let signer = |length| found(&GOOD.replace("unix:signer.sock", &format!("unix:{}", socket(length))));
+    assert_eq!(signer(103), "");
+    assert!(signer(104).starts_with("keygate.toml:21:10: a socket's path has 103 bytes at most"), "{}", signer(104));
+}
+
+#[test]
+fn regular_expressions_that_are_too_large_together_are_an_error() {
+    let routes = |count: usize, hosts: &dyn Fn(usize) -> String| -> String {
+        let route = |n: usize| {
+            let (hosts, route) = (hosts(n), "backends = [{ upstream = \"blue\" }]");
+            format!(
+                "[[routes]]\nname = \"r{n}\"\nhosts = [{hosts}]\npath = {{ regex = '^/{n}/\\w{{40}}$' }}\n{route}\n"
+            )
+        };
+        format!("{GOOD}{}", (0..count).map(route).collect::<String>())
+    };
+    let one = |_| "\"large.test\"".to_owned();
+    assert_eq!(found(&routes(1, &one)), "");
+    let said = found(&routes(12, &one));
+    assert!(said.contains("the regular expressions of large.test are too large together"), "{said}");
+    assert!(said.starts_with("keygate.toml:92:8"), "{said}");
+    assert_eq!(found(&routes(12, &|n| format!("\"h{n}.test\""))), "", "each host has a set of its own");
+}
+
+#[test]
+fn a_route_has_64_backends_at_most() {
+    let with = |count: usize| {
+        let upstreams: String =
+            (0..count).map(|n| format!("[upstreams.u{n}]\nservers = [\"a:{}\"]\n", n + 1)).collect();
+        let backends: Vec<String> = (0..count).map(|n| format!("{{ upstream = \"u{n}\", weight = 10000 }}")).collect();
+        found(&format!("{GOOD}{upstreams}[[routes]]\nname = \"many\"\nbackends = [{}]\n", backends.join(", ")))
+    };
+    assert_eq!(with(64), "");
+    assert!(with(65).contains("route \"many\" has more than 64 backends"), "{}", with(65));
+}
+
+#[test]
+fn what_a_limit_may_be() {
+    for (rate, more) in [
+        ("1/366d", ""),
+        ("1/s", "burst = 31622399"),
+        ("4294967295/5s", "burst = 4294967295"),
+        ("10/s", "max_keys = 16777216"),
+        ("10/s", "burst = 0"),
+    ] {
+        assert_eq!(found(&GOOD.replace("rate = \"10/s\"", &format!("rate = \"{rate}\"\n{more}"))), "", "{rate} {more}");
+    }
+}
+
+#[test]
+fn hosts_have_one_spelling() {
+    let hosts = |host: &str| {
+        let text = GOOD.replacen("\"api.test\"", &format!("\"{host}\""), 1);
+        let source = Source { path: "keygate.toml".into(), text };
+        parse(source).expect("a good file").config.routes[0].hosts[0].value.to_string()
+    };
+    for (host, means) in [
+        ("API.Test", "api.test"),
+        ("*.X.test", "*.x.test"),
+        ("[::1]", "::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("10.0.0.1", "10.0.0.1"),
+    ] {
+        assert_eq!(hosts(host), means);
+    }
+}
+
+#[test]
+fn routes_without_listeners_are_warned_of() {
+    let text = GOOD.replace("[listeners.http]\nbind = [\"127.0.0.1:8080\"]\n", "");
+    assert_eq!(found(&text), "keygate.toml:11:1: there are routes, and no listeners: no request can come");
 }
 
 #[test]

@@ -50,7 +50,13 @@ fn certificate(dir: &Path, name: &str, days: u64) {
 
 /// What is found once `change` has been made to a good folder.
 fn found(change: impl Fn(&Path)) -> String {
+    found_of(CONFIG, change)
+}
+
+/// As [`found`], with another file.
+fn found_of(config: &str, change: impl Fn(&Path)) -> String {
     let dir = good();
+    fs::write(dir.path().join("keygate.toml"), config).unwrap();
     change(dir.path());
     let loaded = load(&dir.path().join("keygate.toml")).unwrap();
     let later = SystemTime::now();
@@ -97,4 +103,72 @@ fn tokens_and_local_keys() {
     says("dev.key: others may touch it (mode 0644)", &|dir| {
         fs::set_permissions(dir.join("dev.key"), fs::Permissions::from_mode(0o644)).unwrap();
     });
+}
+
+#[test]
+fn folders_logs_sockets_and_ledgers() {
+    let says = |more: &str, what: &str, change: &dyn Fn(&Path)| {
+        let found = found_of(&format!("{more}\n{CONFIG}"), change);
+        assert!(found.contains(what), "{more}: {found} should say {what}");
+        assert_eq!(found.lines().count(), 1, "{more}: {found}");
+    };
+    let none = |_: &Path| {};
+    let file =
+        |name: &'static str| move |dir: &Path| fs::write(dir.join(name), "not a folder, not a database").unwrap();
+    let folder = |name: &'static str| move |dir: &Path| fs::create_dir(dir.join(name)).unwrap();
+    // The default admin socket is in the folder, too.
+    let elsewhere = "[admin]\nlisten = \"unix:admin.sock\"\n";
+    let process = format!("{elsewhere}[process]\nstate_dir = \"state/deeper\"");
+    says(elsewhere, "process.state_dir: ", &file("state"));
+    says(elsewhere, "state: there is a file that is no folder", &file("state"));
+    says(&process, "process.state_dir: ", &file("state"));
+    let link = |dir: &Path| std::os::unix::fs::symlink("nowhere", dir.join("state")).unwrap();
+    says(elsewhere, "state: a link that leads nowhere", &link);
+    let log = "[access_log]\npath = \"log/access.log\"";
+    says(log, "log: there is no such folder", &none);
+    says(log, "access.log: is a folder", &|dir| fs::create_dir_all(dir.join("log/access.log")).unwrap());
+    says(log, "access_log.path: ", &file("log"));
+    says(elsewhere, "admin.sock: there is a file that is no socket", &file("admin.sock"));
+    says("", "s.sock: there is a file that is no socket", &file("s.sock"));
+    says("", "l.db: not a regular file", &folder("l.db"));
+    says("", "l.db: is no SQLite database", &file("l.db"));
+    says("[listeners.far]\nbind = [\"192.0.2.1:1\"]", "192.0.2.1:1 cannot be bound on this machine", &none);
+    // What a gateway and a signer that run already have made is no fault.
+    let made = |dir: &Path| {
+        for (name, content) in [("log/access.log", ""), ("l.db", "SQLite format 3\0..."), ("state/lock", "")] {
+            let path = dir.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        drop(std::os::unix::net::UnixListener::bind(dir.join("s.sock")).unwrap());
+        drop(std::os::unix::net::UnixListener::bind(dir.join("state/admin.sock")).unwrap());
+    };
+    assert_eq!(found_of(&format!("{log}\n{CONFIG}"), made), "");
+}
+
+#[test]
+fn what_may_not_be_written() {
+    // Root may write anywhere.
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let read_only = |name: &'static str| {
+        move |dir: &Path| {
+            fs::create_dir_all(dir.join(name)).unwrap();
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o500)).unwrap();
+        }
+    };
+    assert!(found(read_only("state")).contains("state: Permission denied"));
+    let log = format!("[access_log]\npath = \"log/access.log\"\n{CONFIG}");
+    assert!(found_of(&log, read_only("log")).contains("log: Permission denied"));
+}
+
+#[test]
+fn a_file_without_anything_to_run() {
+    let nothing = "nothing to run: neither [listeners] nor [signer]\n";
+    assert_eq!(found_of("", |_| {}), nothing);
+    assert_eq!(found_of("[process]\nworkers = 2\n", |_| {}), nothing);
+    // A gateway's folders are nothing to a signer alone.
+    let signer = "[signer]\nlisten = \"unix:s.sock\"\nledger = \"sqlite:l.db\"\n";
+    assert_eq!(found_of(signer, |dir| fs::write(dir.join("state"), "").unwrap()), "");
 }

@@ -16,7 +16,7 @@ use crate::listen::{Listening, Slots, Worker, accept};
 use crate::live::{Carried, Live, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::ServerState;
-use crate::weights::Weights;
+use crate::weights::{self, Weights};
 
 /// Names are waited for so long at a start or a reload; after that they are looked up in the background.
 const RESOLVE: Duration = Duration::from_secs(2);
@@ -107,12 +107,13 @@ pub(crate) struct Prepared {
     pub notes: Vec<String>,
 }
 
-/// Reads everything the file refers to and binds its listeners.
-pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<Prepared, String> {
+/// Reads everything the file refers to and binds its listeners. The state folder is this process's while the lock is.
+pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<(Prepared, weights::Lock), String> {
     let config = loaded.config.clone();
     needs_listeners(&loaded)?;
     let state_dir = &config.process.state_dir;
     create_private_dir(state_dir).map_err(|error| format!("cannot create {}: {error}", state_dir.display()))?;
+    let lock = weights::Lock::take(state_dir).map_err(|error| error.to_string())?;
     let mut weights = Weights::load(state_dir).map_err(|error| error.to_string())?;
     let dropped = weights.reconcile(&config);
     let warnings = warnings(&loaded);
@@ -125,7 +126,7 @@ pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<Prep
     }
     let notes = [dropped, warnings].concat();
     let live = Arc::new(Live::new(snapshot, Arc::default(), access_log));
-    Ok(Prepared { live, carried, weights, listening, notes })
+    Ok((Prepared { live, carried, weights, listening, notes }, lock))
 }
 
 impl Control {

@@ -40,7 +40,8 @@ pub struct Gateway {
     connections: TaskTracker,
     threads: Vec<WorkerThread>,
     /// What the files were like at the start.
-    seen: u64,
+    seen: watch::Seen,
+    state: weights::Lock,
 }
 
 struct WorkerThread {
@@ -62,6 +63,20 @@ pub enum Drained {
     Cut(usize),
 }
 
+/// Does with the file what a start does, short of making, locking and binding anything: that it could start, as far
+/// as the file and what it names go.
+///
+/// # Errors
+/// The first thing that a start would refuse.
+pub fn check(loaded: Loaded) -> Result<(), StartError> {
+    let mut weights =
+        weights::Weights::load(&loaded.config.process.state_dir).map_err(|error| StartError(error.to_string()))?;
+    weights.reconcile(&loaded.config);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    live::Carried::new(provider).build(loaded, &weights, None).map_err(StartError)?;
+    Ok(())
+}
+
 impl Gateway {
     /// Binds the configuration's listeners and serves. Needs a tokio runtime for the admin API; requests are served by
     /// threads of the gateway's own.
@@ -76,7 +91,7 @@ impl Gateway {
         };
         let address = loaded.config.admin.listen.value.clone();
         let seen = watch::seen(&loaded);
-        let prepared = control::prepare(loaded, live::Carried::new(provider)).await.map_err(StartError)?;
+        let (prepared, state) = control::prepare(loaded, live::Carried::new(provider)).await.map_err(StartError)?;
         for note in &prepared.notes {
             tracing::warn!("{note}");
         }
@@ -96,7 +111,7 @@ impl Gateway {
             threads.push(thread);
         }
         let control = Arc::new(Control::new(prepared, handles).map_err(StartError)?);
-        Ok(Self { control, admin, drain, connections, threads, seen })
+        Ok(Self { control, admin, drain, connections, threads, seen, state })
     }
 
     /// For changing what is live.
@@ -130,6 +145,8 @@ impl Gateway {
         tasks.shutdown().await;
         drop(self.threads);
         self.control.live.access_log.load().flush();
+        // The next gateway may have it.
+        drop(self.state);
         drained
     }
 }

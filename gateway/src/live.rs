@@ -1,7 +1,7 @@
 //! The live snapshot: everything a request is decided by, immutable, swapped whole.
 //!
 //! A request keeps the snapshot it began with. What must outlive a snapshot (rate limit state, servers known to be
-//! down, counters, session tickets) is kept in [`Carried`] by identity, and every snapshot holds it by reference.
+//! down, counters, session tickets) is kept in `Carried` by identity, and every snapshot holds it by reference.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Watches the file, and the certificates and tokens it names, for changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,14 @@ use crate::control::Control;
 const QUIET: Duration = Duration::from_millis(200);
 /// And after so long in any case.
 const LATEST: Duration = Duration::from_secs(1);
+/// A file that could not be read is tried again after so long: nothing else may say that it can be now.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Reloads when the files' contents are no longer what was `seen` of them, until the task is dropped.
 ///
 /// Folders are watched, not files: a file that is replaced by a rename, or behind a link that is moved as Kubernetes
 /// moves them, is another file.
-pub(crate) async fn watch(control: Arc<Control>, mut seen: u64) {
+pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
     let (changed, mut changes) = mpsc::channel(1);
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
@@ -51,14 +54,17 @@ pub(crate) async fn watch(control: Arc<Control>, mut seen: u64) {
         }
         watched = folders;
         // Before anything is waited for: what changed while nobody watched has changed as well.
-        let now = fingerprint(files.iter().map(|file| std::fs::read(file).ok()));
+        let (now, all) = seen.next(&files, |file| std::fs::read(file));
         if now != seen {
             seen = now;
             let _ = control.reload().await;
             continue;
         }
-        if changes.recv().await.is_none() {
-            return;
+        let patience = if all { Duration::MAX } else { AGAIN };
+        match tokio::time::timeout(patience, changes.recv()).await {
+            Ok(Some(())) => {}
+            Ok(None) => return,
+            Err(_) => continue,
         }
         // A log in the same folder is never quiet.
         let latest = Instant::now() + LATEST;
@@ -67,9 +73,36 @@ pub(crate) async fn watch(control: Arc<Control>, mut seen: u64) {
 }
 
 /// What the files are like as this configuration is loaded: to be taken before they are read.
-pub(crate) fn seen(loaded: &Loaded) -> u64 {
-    let others = files(loaded).into_iter().skip(1).map(|file| std::fs::read(file).ok());
-    fingerprint(std::iter::once(Some(loaded.source.text.clone().into_bytes())).chain(others))
+pub(crate) fn seen(loaded: &Loaded) -> Seen {
+    let files = files(loaded);
+    let text = loaded.source.text.as_bytes();
+    let read = |file: &Path| if *file == files[0] { Ok(text.to_vec()) } else { std::fs::read(file) };
+    Seen::default().next(&files, read).0
+}
+
+/// Files, and what is in them: nothing in one that is not there. One that was never read is not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seen(BTreeMap<PathBuf, Option<u64>>);
+
+impl Seen {
+    /// What is seen of these files now, and whether all could be looked at. That one cannot be read (no descriptors
+    /// left, no permission) says nothing of what is in it: it is taken to be as it was.
+    fn next(&self, files: &[PathBuf], read: impl Fn(&Path) -> io::Result<Vec<u8>>) -> (Self, bool) {
+        let (mut next, mut all) = (BTreeMap::new(), true);
+        for file in files {
+            let content = match read(file) {
+                Ok(bytes) => Some(Some(fingerprint(&bytes))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
+                Err(error) => {
+                    tracing::debug!(file = %file.display(), %error, "cannot be looked at");
+                    all = false;
+                    self.0.get(file).copied()
+                }
+            };
+            next.extend(content.map(|content| (file.clone(), content)));
+        }
+        (Self(next), all)
+    }
 }
 
 /// The file, and what it names.
@@ -80,13 +113,58 @@ fn files(loaded: &Loaded) -> Vec<PathBuf> {
     for certificate in config.listeners.values().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
         files.extend([certificate.cert.clone(), certificate.key.clone()]);
     }
-    files.extend(config.admin.token_file.clone());
+    files.extend(config.admin.token_file.iter().map(|file| file.value.clone()));
     files
 }
 
-/// Changes with the contents of the files. A file that cannot be read has none.
-fn fingerprint(contents: impl Iterator<Item = Option<Vec<u8>>>) -> u64 {
+fn fingerprint(content: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    contents.for_each(|content| content.hash(&mut hasher));
+    content.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> [PathBuf; 2] {
+        ["a".into(), "b".into()]
+    }
+
+    /// `b` is always there; `a` is read so.
+    fn next(seen: &Seen, a: Result<&str, io::ErrorKind>) -> (Seen, bool) {
+        seen.next(&files(), |file| match a {
+            Err(kind) if file == Path::new("a") => Err(kind.into()),
+            Ok(text) if file == Path::new("a") => Ok(text.into()),
+            _ => Ok(b"same".to_vec()),
+        })
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_has_not_changed() {
+        let (seen, all) = next(&Seen::default(), Ok("one"));
+        assert!(all);
+        // EMFILE has no kind of its own.
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::Other, io::ErrorKind::Interrupted] {
+            assert_eq!(next(&seen, Err(kind)), (seen.clone(), false), "{kind}");
+        }
+        assert_ne!(next(&seen, Ok("two")), (seen.clone(), true));
+        assert_eq!(next(&seen, Ok("one")), (seen, true));
+    }
+
+    #[test]
+    fn a_file_that_goes_or_comes_has() {
+        let (seen, _) = next(&Seen::default(), Ok("one"));
+        let (gone, all) = next(&seen, Err(io::ErrorKind::NotFound));
+        assert!(all && gone != seen);
+        assert_eq!(next(&gone, Ok("one")).0, seen);
+        assert_ne!(next(&gone, Ok("")).0, gone, "an empty file is not a missing one");
+    }
+
+    #[test]
+    fn what_could_not_be_read_at_the_start_is_a_change_once_it_can() {
+        let (unknown, all) = next(&Seen::default(), Err(io::ErrorKind::PermissionDenied));
+        assert!(!all);
+        assert_ne!(next(&unknown, Ok("one")).0, unknown);
+    }
 }

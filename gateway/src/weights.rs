@@ -1,8 +1,9 @@
 //! Weights set while traffic flows, kept across restarts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use keygate_config::{At, Config, Route};
@@ -21,6 +22,33 @@ pub struct Weights {
 struct Entry {
     live: BTreeMap<String, u32>,
     file: BTreeMap<String, u32>,
+}
+
+/// A state folder that no other gateway has while this lives: two would write over each other's weights.
+///
+/// The kernel lets go of it with the process, however that ends.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl Lock {
+    /// Takes the folder, without waiting for it.
+    ///
+    /// # Errors
+    /// When another gateway has it, or the disk will not; with the folder.
+    pub(crate) fn take(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join("lock");
+        let failed =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot lock {}: {error}", path.display()));
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Err(TryLockError::WouldBlock) => {
+                let why = format!("another gateway has the state folder {}", state_dir.display());
+                Err(io::Error::new(io::ErrorKind::WouldBlock, why))
+            }
+        }
+    }
 }
 
 impl Weights {
@@ -148,6 +176,18 @@ mod tests {
         weights.set(&file.routes[0], live(50, 50));
         weights.set(&file.routes[0], live(90, 10));
         assert_eq!(weights.live(&file.routes[0], "blue"), None);
+    }
+
+    #[test]
+    fn a_state_folder_has_one_owner_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        let refused = Lock::take(dir.path()).unwrap_err().to_string();
+        assert_eq!(refused, format!("another gateway has the state folder {}", dir.path().display()));
+        drop(lock);
+        Lock::take(dir.path()).unwrap();
+        let nowhere = Lock::take(&dir.path().join("nowhere")).unwrap_err().to_string();
+        assert!(nowhere.contains("nowhere/lock"), "{nowhere}");
     }
 
     #[test]

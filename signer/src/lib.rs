@@ -15,6 +15,7 @@ mod in_flight;
 mod json;
 pub mod key;
 pub mod ledger;
+mod lock;
 mod metrics;
 pub mod policy;
 pub mod signature;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::callers::{CallerError, Callers};
-use crate::api::listen::{BindError, Listener};
+use crate::api::listen::{BindError, Limits, Listener};
 use crate::api::{Api, router};
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
@@ -24,6 +24,7 @@ pub struct Signer {
     api: Api,
     ledger: ledger::Running,
     listeners: Vec<Listener>,
+    pub(crate) limits: Limits,
 }
 
 /// Why a signer does not start.
@@ -98,21 +99,29 @@ impl Signer {
             }
             Address::Tcp(address) => Err(StartError::NotUnix(*address)),
         });
-        let listeners = listeners.collect::<Result<_, _>>()?;
+        let listeners = match listeners.collect::<Result<_, _>>() {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                // Who tries again finds the ledger free.
+                drop(ledger);
+                running.wait();
+                return Err(error);
+            }
+        };
         let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
         let api = Api { signing, callers, tasks: TaskTracker::new() };
-        Ok(Self { api, ledger: running, listeners })
+        Ok(Self { api, ledger: running, listeners, limits: Limits::default() })
     }
 
     /// Serves until `shutdown`; then accepts no more, finishes what is in flight, and closes the ledger.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { api, ledger, listeners } = self;
+        let Self { api, ledger, listeners, limits } = self;
         let tasks = api.tasks.clone();
         let router = router(Arc::new(api));
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         for listener in listeners {
-            serving.spawn(listener.serve(router.clone(), stop.clone()));
+            serving.spawn(listener.serve(router.clone(), limits.clone(), stop.clone()));
         }
         shutdown.await;
         stop.cancel();

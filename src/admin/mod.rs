@@ -68,7 +68,7 @@ impl Target {
                     output::diagnostics(&found);
                     Failed(Some("the file does not say where the gateway is: name it with --admin".into()))
                 })?;
-                (admin.listen.value, admin.token_file)
+                (admin.listen.value, admin.token_file.map(|file| file.value))
             }
         };
         let token = token_file.map(|path| keygate_config::files::load_token(&path)).transpose()?;

@@ -95,13 +95,13 @@ fn over_tcp_without_a_token_nothing_starts() {
         let simple = Simple { servers: &["127.0.0.1:9".to_owned()], rest: admin, ..Simple::default() };
         simple.toml().replace("$HTTP", "0")
     };
-    let home = Home::new(&toml("[admin]\nlisten = \"127.0.0.1:0\"\n"));
+    let home = Home::new(&toml("[admin]\nlisten = \"127.0.0.1:9\"\n"));
     for command in ["check", "gateway"] {
         let done = home.run([command]);
         assert_eq!(done.code, 1);
         assert!(done.stderr.contains("an admin listener on TCP needs a token"), "{}", done.stderr);
     }
-    home.config(&toml("[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n"));
+    home.config(&toml("[admin]\nlisten = \"127.0.0.1:9\"\ntoken_file = \"admin.token\"\n"));
     for (token, why) in [(None, "No such file"), (Some("short"), "at least 16 visible ASCII characters")] {
         if let Some(token) = token {
             home.secret("admin.token", token);
@@ -124,16 +124,42 @@ fn a_dead_gateways_socket_is_replaced_and_a_living_ones_is_not() {
     edge.start_again();
     assert_eq!(edge.client().get("/").status, 200);
 
-    // A second gateway, with the same state, at other addresses.
-    edge.home.write("second.toml", simple.toml().replace("$HTTP", &free_port().to_string()));
+    // A second gateway at the same socket, with a state and addresses of its own.
+    let second = format!("{}\n[process]\nstate_dir = \"second\"\n", simple.toml());
+    edge.home.write("second.toml", second.replace("$HTTP", &free_port().to_string()));
     let second = edge.home.run(["gateway", "-c", "second.toml"]);
     assert_eq!(second.code, 1);
     assert!(second.stderr.contains("another gateway answers there"), "{}", second.stderr);
     assert_eq!(edge.status()["pid"], edge.keygate.pid(), "the first goes on");
     assert_eq!(edge.client().get("/").status, 200);
-    // With the same addresses, too.
-    assert_eq!(edge.home.run(["gateway"]).code, 1);
-    assert_eq!(edge.status()["pid"], edge.keygate.pid());
+}
+
+#[test]
+fn a_state_folder_has_one_gateway_at_a_time() {
+    let origin = Origin::start("blue");
+    let simple = Simple { servers: &[origin.server()], ..Simple::default() };
+    let mut edge = simple.start();
+    let state = edge.home.path("state").display().to_string();
+    let refused = |edge: &Edge, file: &str| {
+        let second = edge.home.run(["gateway", "-c", file]);
+        assert_eq!(second.code, 1, "{}", second.output());
+        assert_eq!(second.stderr, format!("keygate: another gateway has the state folder {state}\n"));
+        assert_eq!(edge.status()["pid"], edge.keygate.pid(), "the first goes on");
+    };
+    // The same file twice; and another, that has everything else of its own.
+    refused(&edge, "keygate.toml");
+    let second = format!("{}\n[admin]\nlisten = \"unix:second.sock\"\n", simple.toml());
+    edge.home.write("second.toml", second.replace("$HTTP", &free_port().to_string()));
+    refused(&edge, "second.toml");
+    // Nobody has to clear up after one that was killed, or one that ended.
+    edge.keygate.kill9();
+    assert!(edge.home.path("state/lock").exists());
+    edge.start_again();
+    refused(&edge, "keygate.toml");
+    edge.keygate.sigterm();
+    assert_eq!(edge.keygate.wait(SOON).code(), Some(0));
+    edge.start_again();
+    assert_eq!(edge.client().get("/").status, 200);
 }
 
 #[test]

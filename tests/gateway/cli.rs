@@ -137,7 +137,7 @@ fn check_knows_what_is_misspelt() {
         ("[listener.http]\n", "unknown field `listener`"),
         ("[listeners.http]\nbind = [\"127.0.0.1:80\"]\ntime_outs = 1\n", "unknown field `time_outs`"),
         ("[listeners.http]\nbind = [\"localhost:80\"]\n", "socket address"),
-        ("[listeners.http]\nbind = [\"127.0.0.1:80\"]\ntimeouts.idle = \"soon\"\n", "a duration above zero"),
+        ("[listeners.http]\nbind = [\"127.0.0.1:80\"]\ntimeouts.idle = \"soon\"\n", "a duration from 1ms to 366d"),
         ("[listeners.http]\nbind = [\"127.0.0.1:80\"]\nlimits.body_size = \"big\"\n", "a size such as"),
         ("[rate_limits.x]\nkey = \"client-ip\"\nrate = \"fast\"\n", "a rate such as"),
         ("[rate_limits.x]\nkey = \"cookie\"\nrate = \"1/s\"\n", "client-ip"),
@@ -151,6 +151,58 @@ fn check_knows_what_is_misspelt() {
         assert!(done.code == 1 && done.stderr.contains("keygate.toml:"), "{toml}: {}", done.output());
         assert!(done.stderr.contains(why), "{toml}: {}", done.stderr);
     }
+}
+
+#[test]
+fn what_a_start_refuses_check_refuses() {
+    let origin = "127.0.0.1:9".to_owned();
+    let toml = |listener: &str, rest: &str| {
+        Simple { servers: std::slice::from_ref(&origin), listener, rest, ..Simple::default() }
+            .toml()
+            .replace("$HTTP", "0")
+    };
+    let route = |n: usize| {
+        format!(
+            "[[routes]]\nname = \"r{n}\"\npath.regex = '^/{n}/\\w{{40}}$'\nbackends = [{{ upstream = \"service\" }}]\n"
+        )
+    };
+    let long = format!("[admin]\nlisten = \"unix:{}/admin.sock\"", "deep/".repeat(30));
+    let signer = "[signer]\nlisten = \"unix:signer.sock\"\nledger = \"sqlite:ledger.db\"\nallow_local_keys = true\n\
+                  [signer.keys.dev]\nlocal.path = \"dev.key\"\n";
+    let pinned = format!("{signer}address = \"0x742d35Cc6634C0532925a3b844Bc454e4438f44e\"\n");
+    for (command, toml, file, why) in [
+        ("gateway", toml("", ""), ("state", ""), "/state: "),
+        ("gateway", toml("", ""), ("state/weights.json", "{"), "weights.json: "),
+        ("gateway", toml("", ""), ("state/admin.sock", ""), "there is a file that is no socket"),
+        ("gateway", toml("", "[access_log]\npath = \"log/access.log\""), ("log.txt", ""), "/log"),
+        ("gateway", toml("", &long), ("deep/file", ""), "path"),
+        ("gateway", toml("", "[listeners.b]\nbind = [\"0.0.0.0:81\", \"127.0.0.1:81\"]"), ("a", ""), "127.0.0.1:81"),
+        ("gateway", toml("", &(0..12).map(route).collect::<String>()), ("a", ""), "too large"),
+        ("gateway", String::new(), ("a", ""), "listeners"),
+        ("signer", signer.to_owned(), ("dev.key", "not a key"), "dev.key: expected 64 hex digits"),
+        ("signer", pinned, ("dev.key", &"01".repeat(32)), "is pinned"),
+        (
+            "signer",
+            signer.replace("[signer.keys.dev]\nlocal.path = \"dev.key\"", ""),
+            ("ledger.db", "no database"),
+            "database",
+        ),
+        ("signer", signer.to_owned(), ("signer.sock", ""), "dev.key: No such file"),
+    ] {
+        let home = Home::new(&toml);
+        home.secret(file.0, file.1);
+        for command in ["check", command] {
+            let done = home.run([command]);
+            assert_eq!(done.code, 1, "{command} with {file:?} and {toml}: {}", done.output());
+            assert!(done.stderr.contains(why), "{command} should say {why}: {}", done.stderr);
+        }
+    }
+    // And it makes nothing.
+    let home = Home::new(&toml("", ""));
+    assert_eq!(home.run(["check"]).success(), "keygate.toml: ok\n");
+    let made: Vec<_> =
+        std::fs::read_dir(home.path(".")).expect("a folder").map(|f| f.expect("a file").file_name()).collect();
+    assert_eq!(made, ["keygate.toml"]);
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl Edge {
 
     /// A POST of so many bytes over HTTP/2, by node, to the TLS listener; with `content-length`, or without.
     ///
-    /// Not by curl: 7.88 does not show an answer that comes while it still sends.
+    /// Not by curl: 7.88 drops an answer whose stream is reset while it still sends.
     #[track_caller]
     pub fn post_http2(&self, target: &str, size: usize, announced: bool) -> Response {
         const SCRIPT: &str = r#"
@@ -160,6 +160,29 @@ request.end(Buffer.alloc(Number(size), "x"));
 "#;
         let url = format!("https://127.0.0.1:{}", self.https);
         let args = ["-e", SCRIPT, &url, target, &size.to_string(), &announced.to_string()];
+        let answer = run(std::process::Command::new("node").args(args), b"").json();
+        node_answer(&answer).expect("an answer")
+    }
+
+    /// A POST over HTTP/2, by node, that sends so many bytes, one each `pause` milliseconds, and does not end.
+    #[track_caller]
+    pub fn post_http2_slowly(&self, target: &str, bytes: usize, pause: usize) -> Response {
+        const SCRIPT: &str = r#"
+const [url, target, bytes, pause] = process.argv.slice(1);
+const session = require("node:http2").connect(url, { rejectUnauthorized: false });
+const request = session.request({ ":method": "POST", ":path": target });
+const answer = { headers: [], body: "" };
+let left = Number(bytes);
+const timer = setInterval(() => left-- > 0 ? request.write("x") : clearInterval(timer), Number(pause));
+request.on("response", (_, __, raw) => { answer.headers = raw; });
+request.on("data", data => { answer.body += data; });
+request.on("error", () => {});
+const done = () => { console.log(JSON.stringify(answer)); process.exit(); };
+request.on("end", done);
+request.on("close", done);
+"#;
+        let url = format!("https://127.0.0.1:{}", self.https);
+        let args = ["-e", SCRIPT, &url, target, &bytes.to_string(), &pause.to_string()];
         let answer = run(std::process::Command::new("node").args(args), b"").json();
         node_answer(&answer).expect("an answer")
     }

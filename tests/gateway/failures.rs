@@ -103,6 +103,99 @@ fn an_answer_that_is_none_is_502() {
 }
 
 #[test]
+fn a_body_that_is_sent_again_counts_once() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    // A connection answers once; it ends when it is asked again, too late to be known as stale.
+    let raw = RawOrigin::start(vec![
+        Step::ReadUntil(b"last"),
+        Step::Send(ANSWER.to_vec()),
+        Step::ReadUntil(b"last"),
+        Step::Close,
+    ]);
+    let rest = "[process]\nworkers = 1\n";
+    let edge = Simple { servers: &[raw.server()], route: "body_size = \"60B\"", rest, ..Simple::default() }.start();
+    let mut client = edge.client();
+    for _ in 0..2 {
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 40\r\n\r\n{:>40}", "last"));
+        assert_eq!(client.reply().status, 200);
+    }
+    assert_eq!(raw.received().len(), 2, "the second was sent again");
+    wait_until(SOON, "their lines", || {
+        let lines = edge.log_lines();
+        (lines.len() == 2 && lines.iter().all(|line| line["bytes_in"] == 40)).then_some(())
+    });
+}
+
+#[test]
+fn an_answer_that_can_be_read_in_two_ways_is_502() {
+    let home = tls_home(&Ca::new(), &["example.com"]);
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nab",
+        "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: a\x00b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx(y): a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "http/1.1 200 OK\r\n\r\n",
+    ] {
+        // The server keeps the connection; we do not.
+        let raw = RawOrigin::start(vec![
+            Step::ReadUntil(b"\r\n\r\n"),
+            Step::Send(answer.into()),
+            Step::ReadUntil(b"\r\n\r\n"),
+            Step::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec()),
+        ]);
+        let edge = Simple { servers: &[raw.server()], rest: TLS, ..Simple::default() }.start_in(&home);
+        edge.client().get("/").is_problem(502, "upstream-unavailable");
+        let over_http2 = edge.curl_tls("example.com", "/", ["--http2"]);
+        super::problem(over_http2.status, &over_http2.headers, &over_http2.body, (502, "upstream-unavailable"));
+        assert_eq!(raw.received().len(), 2, "each on a connection of its own: {answer:?}");
+    }
+}
+
+#[test]
+fn what_follows_an_answer_is_not_the_next() {
+    const POISON: &str = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
+    for answer in [
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\ncontent-length: 50\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+    ] {
+        let raw = RawOrigin::start(vec![
+            Step::ReadUntil(b"\r\n\r\n"),
+            Step::Send([answer, POISON].concat().into()),
+            Step::ReadToEnd,
+        ]);
+        let edge = Simple { servers: &[raw.server()], rest: "[process]\nworkers = 1\n", ..Simple::default() }.start();
+        let mut client = edge.client();
+        for n in 1..4 {
+            let reply = client.get("/");
+            assert!(
+                [200, 204, 304].contains(&reply.status) && !reply.text().contains("poison"),
+                "{answer:?}: {reply:?}"
+            );
+            assert!(reply.status != 204 || reply.header("content-length").is_none(), "{reply:?}");
+            assert_eq!(raw.received().len(), n, "a connection each: {answer:?}");
+        }
+    }
+}
+
+#[test]
 fn an_answer_that_breaks_off_is_seen_to() {
     let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
     let mut edge = Simple { servers: &[origin.server()], rest: TLS, ..Simple::default() }.start_in(&home);

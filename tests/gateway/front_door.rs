@@ -268,12 +268,30 @@ fn what_is_unusual_but_well_formed_is_served() {
     }
     assert_eq!(origin.hits(), 12);
     assert_eq!(origin.malformed(), 0);
-    // "*" is no path of any route.
-    let mut client = edge.client();
-    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
-    client.reply().is_problem(404, "no-route");
     // Absolute form is passed on as the path.
     assert!(origin.seen().iter().any(|seen| seen.target == "/x?y" && seen.header("host") == Some("a")));
+}
+
+#[test]
+fn a_question_about_the_server_is_answered_by_us() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let edge = Simple { servers: &[origin.server()], listener: "redirect = \"https\"", rest: TLS, ..Simple::default() }
+        .start_in(&home);
+    let mut client = edge.client();
+    for body in ["", "Content-Length: 0\r\n"] {
+        client.send(format!("OPTIONS * HTTP/1.1\r\nHost: a\r\n{body}\r\n"));
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.header("content-length"), reply.header("location")), (204, None, None));
+        assert!(reply.header("allow").is_some_and(|methods| methods.contains("OPTIONS")), "{reply:?}");
+        assert!(reply.header("x-request-id").is_some());
+    }
+    // A body that nobody reads is not the next request.
+    client.send(format!("OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{SMUGGLED}", SMUGGLED.len()));
+    assert_eq!(client.reply().status, 204);
+    assert!(client.rest().is_empty());
+    let star = vec![(":method", "OPTIONS"), (":path", "*"), (":authority", "example.com")];
+    assert_eq!(edge.http2(&[star])[0].as_ref().map(|answer| answer.status), Some(204));
+    assert_eq!(origin.hits(), 0);
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn the_limit_on_open_files_is_raised_and_what_is_too_low_is_said() {
         let shell =
             format!("ulimit -Sn 64; ulimit -Hn 1000; exec {} gateway -c keygate.toml", env!("CARGO_BIN_EXE_keygate"));
         let mut keygate = home.spawn(&mut home.command_of("sh", ["-c", &shell]));
-        keygate.wait_until(SOON, "it listens", |_| TcpStream::connect(("127.0.0.1", http)).ok());
+        keygate.wait_until(SOON, "it listens", |p| p.stderr().contains("listening").then_some(()));
         let open: Vec<Client> = (0..100).map(|_| Client::connect(http)).collect();
         for mut client in open {
             assert_eq!(client.get("/").status, 200);

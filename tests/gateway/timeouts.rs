@@ -119,6 +119,66 @@ fn a_body_that_pauses_is_408() {
 }
 
 #[test]
+fn a_body_that_drips_for_ever_is_408() {
+    let (raw, home) = (RawOrigin::start(vec![Step::ReadToEnd]), tls_home(&Ca::new(), &["example.com"]));
+    let limits = "timeouts.request_body = \"1s\"\nlimits.body_min_rate = \"100B/s\"";
+    let rest = format!("{TLS}{limits}\n");
+    let edge = Simple { servers: &[raw.server()], listener: limits, rest: &rest, ..Simple::default() }.start_in(&home);
+    // 20 bytes a second, where the pause may be a second, and 100 bytes a second are asked for.
+    for framing in ["Content-Length: 5000", "Transfer-Encoding: chunked"] {
+        let stream = tcp(edge.http);
+        let (mut drip, mut client) = (stream.try_clone().expect("a connection"), Client::new(stream));
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        let (started, answered) = (Instant::now(), AtomicBool::new(false));
+        let reply = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let part = if framing.contains("chunked") { "1\r\nx\r\n" } else { "x" };
+                while !answered.load(Ordering::SeqCst) && drip.write_all(part.as_bytes()).is_ok() {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            let _answered = WhenDropped(&answered);
+            client.reply()
+        });
+        reply.is_problem(408, "request-timeout");
+        assert!((Duration::from_secs(1)..BUSY).contains(&started.elapsed()), "{:?}", started.elapsed());
+    }
+    let slow = edge.post_http2_slowly("/", 1000, 50);
+    super::problem(slow.status, &slow.headers, &slow.body, (408, "request-timeout"));
+    assert_eq!(edge.metric("keygate_upstream_errors_total", &[]), None, "the server did nothing wrong");
+    // One that is fast enough takes as long as it takes.
+    let fast = [b'x'; 10].as_slice();
+    let origin = Origin::start("blue");
+    let edge = with_listener(&origin, limits);
+    let mut client = edge.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400\r\n\r\n");
+    for _ in 0..40 {
+        std::thread::sleep(Duration::from_millis(40));
+        client.send(fast);
+    }
+    assert_eq!(client.reply().json()["body_bytes"], 400);
+}
+
+#[test]
+fn a_body_that_stops_over_http2_is_408_and_no_fault_of_the_server() {
+    let (raw, home) = (RawOrigin::start(vec![Step::ReadToEnd]), tls_home(&Ca::new(), &["example.com"]));
+    let upstream = "timeouts.first_byte = \"500ms\"";
+    let edge = Simple { servers: &[raw.server()], upstream, rest: TLS, ..Simple::default() }.start_in(&home);
+    let silent = edge.post_http2_slowly("/", 3, 10);
+    super::problem(silent.status, &silent.headers, &silent.body, (408, "request-timeout"));
+    assert_eq!(edge.metric("keygate_upstream_errors_total", &[]), None);
+    // Over HTTP/1, too.
+    let mut client = edge.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf");
+    client.reply().is_problem(408, "request-timeout");
+    // A client that waits to be told to go on waits for the server.
+    let mut client = edge.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n");
+    client.reply().is_problem(504, "upstream-timeout");
+    edge.counts("keygate_upstream_errors_total", &[("kind", "timeout")], 1.0);
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_dropped() {
     let home = tls_home(&Ca::new(), &["example.com"]);
     let origin = Origin::start("blue");
@@ -184,6 +244,20 @@ fn heads_that_are_too_large_are_431() {
     let file = home.write("headers", many.replace("\r\n", "\n")).display().to_string();
     assert_eq!(edge.curl_tls("example.com", "/", ["--http2", "-H", &format!("@{file}")]).status, 431);
     assert_eq!(origin.hits(), hits);
+}
+
+#[test]
+fn an_early_answer_over_http2_is_seen_by_a_client_that_still_sends() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let edge = Simple { servers: &[origin.server()], route: "body_size = \"1KiB\"", rest: TLS, ..Simple::default() }
+        .start_in(&home);
+    let data = format!("@{}", home.write("body", vec![b'x'; 500_000]).display());
+    for framing in ["X-None: 1", "Content-Length:"] {
+        for _ in 0..5 {
+            let answer = edge.curl_tls("example.com", "/", ["--http2", "--data-binary", &data, "-H", framing]);
+            super::problem(answer.status, &answer.headers, &answer.body, (413, "body-too-large"));
+        }
+    }
 }
 
 #[test]

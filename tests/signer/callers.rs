@@ -93,6 +93,7 @@ fn every_rule_denies_by_its_name() {
         chains = ["hardhat"]
         sign = ["transaction"]
         to = ["{RECIPIENT}", "{TOKEN_CONTRACT}"]
+        functions = ["deposit()", "0x4000aea0"]
         max_value = "0.001 ether"
         max_fee = "21000 gwei"
         "#
@@ -106,6 +107,9 @@ fn every_rule_denies_by_its_name() {
     wallet.signed("allowed", &limits);
     let token = json!({ "to": TOKEN_CONTRACT, "value": 0, "data": transfer(RECIPIENT) });
     wallet.signed("allowed-token", &payment(&token));
+    let deposit = json!({ "to": TOKEN_CONTRACT, "data": "0xd0e30db0" });
+    wallet.signed("allowed-function", &payment(&deposit));
+    let and_call = |to: &str| format!("{}{:0>64x}{:0>64}", transfer(to).replace("a9059cbb", "4000aea0"), 96, 0);
     let signs = wallet.kms_signs();
     let denied = [
         ("chains", json!({ "chainId": 1 })),
@@ -116,6 +120,10 @@ fn every_rule_denies_by_its_name() {
         // A transfer that is cut short, or has an address of more than 20 bytes.
         ("to", json!({ "to": TOKEN_CONTRACT, "value": 0, "data": "0xa9059cbb00" })),
         ("to", json!({ "to": TOKEN_CONTRACT, "value": 0, "data": transfer(RECIPIENT).replacen("bb00", "bb01", 1) })),
+        // What cannot be read, and is not named; what is named, and can be read.
+        ("functions", json!({ "to": TOKEN_CONTRACT, "value": 0, "data": "0xac9650d8" })),
+        ("functions", json!({ "to": RECIPIENT, "data": "0x00" })),
+        ("to", json!({ "to": TOKEN_CONTRACT, "value": 0, "data": and_call(STRANGER) })),
         ("max_value", json!({ "value": "1000000000000001" })),
         ("max_fee", json!({ "gas": 21_001 })),
         ("max_fee", json!({ "maxFeePerGas": 1_000_000_001 })),

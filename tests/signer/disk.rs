@@ -78,3 +78,26 @@ fn a_ledger_that_cannot_be_opened_is_refused() {
         wallet.home.write("ledger/ledger.db", "this is no database, and it is longer than a header of one".repeat(100));
     }
 }
+
+#[test]
+fn a_ledger_that_is_removed_under_it_is_not_written() {
+    let wallet = Wallet::new();
+    let mut signer = wallet.start();
+    let payment = |nonce: u32| wallet.payment(&json!({ "nonce": nonce }));
+    let first = wallet.signed("payout-0", &payment(0));
+    let (path, away) = (wallet.home.path("ledger/ledger.db"), wallet.home.path("ledger/away.db"));
+    std::fs::rename(&path, &away).expect("it is there");
+    let signs = wallet.kms_signs();
+    for name in ["payout-0", "payout-1"] {
+        assert_problem(&wallet.sign(name, &payment(0)), 503, "ledger-unavailable");
+    }
+    assert_problem(&super::ask(&wallet.home, "/health", &[]), 503, "ledger-unavailable");
+    assert_eq!(wallet.kms_signs(), signs);
+    assert!(signer.stderr().contains("moved, replaced or removed"), "{}", signer.stderr());
+    std::fs::rename(&away, &path).expect("it is there");
+    let second = wallet.signed("payout-1", &payment(1));
+    signer.kill9();
+    let _signer = wallet.start();
+    assert_eq!(wallet.signed("payout-0", &payment(0)), first);
+    assert_eq!(wallet.signed("payout-1", &payment(1)), second);
+}

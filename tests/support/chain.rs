@@ -29,13 +29,13 @@ impl Chain {
         for folder in ["XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"] {
             command.env(folder, parts().join("hardhat"));
         }
-        // Its lines are read here: no colours, whatever the terminal or the CI asks for.
-        command.env("FORCE_COLOR", "0").env("NO_COLOR", "1");
         let mut process = Process::spawn("hardhat", &mut command);
         let url = process.wait_until(SOON, "the chain says its address", |p| {
             let text = p.stdout();
             let (_, url) = text.split_once("JSON-RPC server at ")?;
-            url.split_once('\n').map(|(url, _)| url.trim().trim_end_matches('/').to_owned())
+            // Up to the slash at its end, whatever follows.
+            let (port, _) = url.strip_prefix("http://127.0.0.1:")?.split_once('/')?;
+            Some(format!("http://127.0.0.1:{port}"))
         });
         Self { process, url }
     }

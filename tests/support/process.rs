@@ -25,6 +25,7 @@ impl Process {
     /// Starts `command`. `name` is for messages.
     #[track_caller]
     pub fn spawn(name: &str, command: &mut Command) -> Self {
+        plain(command);
         let file = || tempfile::tempfile().expect("a temporary file");
         let (stdout, stderr) = (file(), file());
         let own = |file: &File| Stdio::from(file.try_clone().expect("a file descriptor"));
@@ -142,6 +143,11 @@ fn read(file: &File) -> String {
     String::from_utf8_lossy(&bytes[..n]).into_owned()
 }
 
+/// What processes print is read here: no colours, whatever a terminal or the CI asks for.
+fn plain(command: &mut Command) {
+    command.env("NO_COLOR", "1").env("FORCE_COLOR", "0").env_remove("CLICOLOR_FORCE");
+}
+
 /// Tells the leash that a process group has begun (`+`) or ended (`-`).
 ///
 /// The leash is a shell that kills all groups on its list when its standard input ends, which it does with the tests,
@@ -202,6 +208,7 @@ impl Finished {
 /// When it takes longer than a minute.
 #[track_caller]
 pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
+    plain(command);
     let mut files = [(); 3].map(|()| tempfile::tempfile().expect("a temporary file"));
     files[0].write_all(stdin).and_then(|()| files[0].rewind()).expect("a temporary file");
     let [input, output, errors] = &files;

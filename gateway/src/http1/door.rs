@@ -32,8 +32,8 @@ const WRITE_BUFFER: usize = 16 << 10;
 const READ_AHEAD: usize = 16 << 10;
 /// After an answer to a request that was not read whole, so much more is read and dropped, so that the client gets to
 /// see the answer before the connection is reset.
-const LINGER_BYTES: usize = 1 << 20;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_BYTES: usize = 1 << 20;
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(2);
 /// While draining, a connection without a request so far is given so long for its first.
 pub(crate) const FIRST_HEAD_IN_DRAIN: Duration = Duration::from_millis(500);
 /// RFC 9113, 3.4.

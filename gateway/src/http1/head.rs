@@ -179,11 +179,7 @@ fn parse_request_line(buf: &[u8], range: Range<usize>) -> Result<RequestLine, Re
     let line = &buf[range.clone()];
     let method_end = memchr::memchr(b' ', line).ok_or(Refusal::RequestLine)?;
     let version_start = memchr::memrchr(b' ', line).ok_or(Refusal::RequestLine)? + 1;
-    if method_end == 0
-        || method_end > MAX_METHOD
-        || !is_token(&line[..method_end])
-        || version_start <= method_end + 2
-    {
+    if method_end == 0 || method_end > MAX_METHOD || !is_token(&line[..method_end]) || version_start <= method_end + 2 {
         return Err(Refusal::RequestLine);
     }
     let http10 = match &line[version_start..] {

@@ -54,7 +54,7 @@ pub enum Then {
     Answer(Answer),
 }
 
-/// An answer of the gateway's own: a problem (RFC 9457).
+/// An answer of the gateway's own: a problem (RFC 9457), or nothing with status 204.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
@@ -95,10 +95,15 @@ pub fn decide(snapshot: &Snapshot, listener: &ListenerPolicy, request: &Request<
     let (mut route, mut upstream, mut limit) = (None, None, None);
     let mut body_limit = listener.limits.body_size.0;
     let then = 'then: {
+        // Methods as `Allow` tells them; others are forwarded as well.
+        let allow = || Some(("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
         if matches!(request.method, "CONNECT" | "TRACE") {
-            let allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned();
             let answer = Answer::new(405, "method-not-allowed", "this method is not served");
-            break 'then Then::Answer(Answer { header: Some(("allow", allow)), ..answer });
+            break 'then Then::Answer(Answer { header: allow(), ..answer });
+        }
+        // RFC 9110, 9.3.7: this asks about the server as a whole, which no route is.
+        if request.target == "*" {
+            break 'then Then::Answer(Answer { header: allow(), ..Answer::new(204, "options", "") });
         }
         if listener.redirect {
             break 'then Then::Answer(redirect(request));

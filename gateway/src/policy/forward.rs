@@ -121,7 +121,10 @@ pub fn is_forged(name: &[u8]) -> bool {
     }
     let like = |wanted: &[u8], exact: bool| {
         (name.len() == wanted.len() || !exact && name.len() > wanted.len())
-            && name.iter().zip(wanted).all(|(have, want)| have.eq_ignore_ascii_case(want) || *have == b'_' && *want == b'-')
+            && name
+                .iter()
+                .zip(wanted)
+                .all(|(have, want)| have.eq_ignore_ascii_case(want) || *have == b'_' && *want == b'-')
     };
     like(b"x-forwarded-", false)
         || like(b"x-real-ip", true)
@@ -203,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn ipv4_in_ipv6_is_ipv4() {
+        // As a peer on a socket for both, and as what a proxy with such a socket writes.
+        let received = map(&[("x-forwarded-for", "::ffff:198.51.100.7, [::ffff:10.1.1.1]:443, ::ffff:10.0.0.3")]);
+        let trusting = origin(ip("::ffff:10.0.0.2"), false, &received, &trusted());
+        assert_eq!(trusting.client, ip("198.51.100.7"));
+        let stranger = origin(ip("::ffff:203.0.113.9"), false, &received, &trusted());
+        assert_eq!(stranger.client, ip("203.0.113.9"));
+        let sent = headers(&stranger, None, &HeaderValue::from_static("fresh"), &received);
+        assert_eq!(value(&sent, "x-forwarded-for"), "203.0.113.9");
+        // "Everybody" in IPv6 is nobody in IPv4.
+        let v6 = ["::/0".parse().unwrap()];
+        assert_eq!(origin(ip("::ffff:10.0.0.2"), false, &received, &v6).client, ip("10.0.0.2"));
+    }
+
+    #[test]
     fn what_cannot_be_read_ends_the_chain_of_trust() {
         let client = |line: &str| origin(ip("10.0.0.2"), true, &map(&[("x-forwarded-for", line)]), &trusted()).client;
         assert_eq!(client("6.6.6.6, unknown, 10.1.1.1"), ip("10.1.1.1"));
@@ -213,7 +231,15 @@ mod tests {
 
     #[test]
     fn forged_names() {
-        for name in ["x-forwarded-for", "x_forwarded_for", "x-forwarded_user", "forwarded", "x_real_ip", "proxy", "X-Forwarded-For"] {
+        for name in [
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-forwarded_user",
+            "forwarded",
+            "x_real_ip",
+            "proxy",
+            "X-Forwarded-For",
+        ] {
             assert!(is_forged(name.as_bytes()), "{name}");
         }
         for name in ["x-forward", "x-real-ips", "forwarded-x", "proxy-x", "host", "x-request"] {

@@ -19,17 +19,15 @@ pub trait Fields {
 
     /// The values of the lines of this name.
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let named = move |(other, value): (&'a [u8], &'a [u8])| {
-            other.eq_ignore_ascii_case(name.as_bytes()).then_some(value)
-        };
+        let named =
+            move |(other, value): (&'a [u8], &'a [u8])| other.eq_ignore_ascii_case(name.as_bytes()).then_some(value);
         self.each().filter_map(named)
     }
 }
 
 impl Fields for HeaderMap {
     fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.iter().map(|(name, value): (&HeaderName, &HeaderValue)| {
-            (name.as_str().as_bytes(), value.as_bytes().trim_ascii())
-        })
+        self.iter()
+            .map(|(name, value): (&HeaderName, &HeaderValue)| (name.as_str().as_bytes(), value.as_bytes().trim_ascii()))
     }
 }

@@ -11,6 +11,7 @@ use pingora_proxy::Session;
 
 use super::Edge;
 use super::exchange::{Exchange, fresh_request_id, timestamp};
+use crate::http1::door::{LINGER_BYTES, LINGER_TIME};
 use crate::http1::head::Refusal;
 use crate::listen::Connection;
 use crate::live::Live;
@@ -18,14 +19,20 @@ use crate::policy::decide::Answer;
 use crate::problem::{CONTENT_TYPE, Problem};
 use crate::telemetry::access_log::Line;
 
+/// Takes what is left of a request's body, up to a bound. The stream is reset when it has not ended by then (RFC 9113,
+/// 8.1), and clients such as curl 7.88 drop the answer that they have with it.
+async fn drop_body(session: &mut Session) {
+    let mut left = LINGER_BYTES;
+    while let Ok(Some(bytes)) = session.downstream_session.read_request_body().await
+        && left > 0
+    {
+        left = left.saturating_sub(bytes.len());
+    }
+}
+
 impl Edge {
     /// Answers a request with a problem. Always `Ok(true)`: "a response was sent", as pingora's filter has it.
-    pub(super) async fn answer(
-        &self,
-        session: &mut Session,
-        exchange: &Exchange,
-        answer: &Answer,
-    ) -> Result<bool> {
+    pub(super) async fn answer(&self, session: &mut Session, exchange: &Exchange, answer: &Answer) -> Result<bool> {
         let problem = Problem::new(answer.status, answer.kind, &answer.detail, Some(&exchange.request_id));
         let body = Bytes::from(problem.body());
         let mut response = ResponseHeader::build(answer.status, Some(12))?;
@@ -45,6 +52,29 @@ impl Edge {
         if !no_body {
             session.write_response_body(Some(body), true).await?;
         }
+        // Who was too slow is not waited for.
+        if session.is_http2() && answer.status != 408 {
+            let _ = tokio::time::timeout(LINGER_TIME, drop_body(session)).await;
+        }
+        Ok(true)
+    }
+
+    /// Answers 204. Always `Ok(true)`, as [`Self::answer`].
+    pub(super) async fn answer_nothing(
+        &self,
+        session: &mut Session,
+        exchange: &Exchange,
+        answer: &Answer,
+    ) -> Result<bool> {
+        let mut response = ResponseHeader::build(answer.status, Some(4))?;
+        if let Some((name, value)) = &answer.header {
+            response.insert_header(*name, value)?;
+        }
+        exchange.edit(&mut response)?;
+        if !session.is_body_empty() {
+            session.set_keepalive(None);
+        }
+        session.write_response_header(Box::new(response), true).await?;
         Ok(true)
     }
 

@@ -12,8 +12,8 @@ use pingora_proxy::Session;
 use crate::http1::head::Refusal;
 use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Live, Route, Snapshot};
-use crate::policy::forward::{self, Origin, X_REQUEST_ID};
 use crate::policy::decide::{Answer, Decision, Then};
+use crate::policy::forward::{self, Origin, X_REQUEST_ID};
 use crate::policy::headers::HeaderPolicy;
 use crate::policy::limit::{Limit, Verdict};
 use crate::telemetry::access_log::Line;
@@ -34,6 +34,8 @@ pub struct Exchange {
     limit: Option<(Arc<Limit>, Verdict)>,
     pub(super) body_limit: u64,
     pub(super) body_in: u64,
+    /// When the body began to arrive, and when its last part did.
+    pub(super) body_times: Option<(Instant, Instant)>,
     pub(super) tunnel: bool,
     pub(super) first_byte: Option<Duration>,
     pub(super) error: Option<String>,
@@ -64,6 +66,7 @@ impl Default for Exchange {
             limit: None,
             body_limit: u64::MAX,
             body_in: 0,
+            body_times: None,
             tunnel: false,
             first_byte: None,
             error: None,
@@ -114,6 +117,16 @@ impl Exchange {
     pub(super) fn open_tunnel(&mut self) {
         self.tunnel = true;
         self.begun().connection.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the body that has come so far came too slowly: a client that sends a byte now and then would hold its
+    /// place for ever. It has the longest pause on top of what the rate grants.
+    pub(super) fn is_slow(&self) -> bool {
+        let listener = self.listener();
+        let rate = listener.limits.body_min_rate.0;
+        let Some((began, last)) = self.body_times else { return false };
+        let granted = Duration::from_millis(self.body_in.saturating_mul(1000).checked_div(rate).unwrap_or(u64::MAX));
+        last.duration_since(began) > listener.timeouts.request_body.0.saturating_add(granted)
     }
 
     /// Takes what was decided; the gateway's own answer, when it is one.

@@ -5,16 +5,16 @@
 
 mod answer;
 mod exchange;
+mod response;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use keygate_config::ListenerLimits;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
-
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
@@ -141,6 +141,7 @@ impl ProxyHttp for Edge {
         self.live.metrics.decided(&decision);
         match exchange.take(decision) {
             None => Ok(false),
+            Some(answer) if answer.status == 204 => self.answer_nothing(session, exchange, &answer).await,
             Some(answer) => self.answer(session, exchange, &answer).await,
         }
     }
@@ -153,6 +154,8 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::ConnectNoRoute, "no server has a known address").into_up());
         };
         exchange.tried.push(server);
+        // Each attempt sends the body from its beginning.
+        (exchange.body_in, exchange.body_times) = (0, None);
         exchange.server = Some(address);
         let mut peer = HttpPeer::new(address, false, String::new());
         let timeouts = upstream.timeouts;
@@ -227,12 +230,35 @@ impl ProxyHttp for Edge {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_in += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        if exchange.body_in > exchange.body_limit && !exchange.tunnel {
+        if exchange.tunnel {
+            return Ok(());
+        }
+        if exchange.body_in > exchange.body_limit {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
+        }
+        let now = Instant::now();
+        exchange.body_times = Some((exchange.body_times.map_or(now, |(began, _)| began), now));
+        // Once the answer has begun, both talk as they please.
+        if !end && exchange.first_byte.is_none() && exchange.is_slow() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the request body is too slow").into_down());
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        response::check(response.version, response.status, &response.headers, session.is_upgrade_req())
+            .map_err(|bad| Error::explain(ErrorType::InvalidHTTPHeader, bad.to_string()).into_up())?;
+        if response.status == http::StatusCode::NO_CONTENT {
+            response.remove_header(&header::CONTENT_LENGTH);
         }
         Ok(())
     }
@@ -262,7 +288,14 @@ impl ProxyHttp for Edge {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         let refused = exchange.take_refusal();
-        let answer = match (refused, error.esource(), error.etype()) {
+        // The server had nothing to answer: the rest of the request was not there. Over HTTP/2, this is how a client that
+        // falls silent is noticed, as pingora has no time-out for its bodies.
+        let request = session.req_header();
+        let asked_first = request.headers.contains_key(header::EXPECT) && exchange.body_in == 0;
+        let waiting = *error.etype() == ErrorType::ReadTimedout && session.response_written().is_none();
+        let unfinished = waiting && !session.is_body_done() && !asked_first;
+        let source = if unfinished { &ErrorSource::Downstream } else { error.esource() };
+        let answer = match (refused, source, error.etype()) {
             (Some(refusal), _, _) => {
                 self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
                 Some(Answer::new(refusal.status(), "malformed-request", refusal.to_string()))
@@ -287,13 +320,15 @@ impl ProxyHttp for Edge {
         };
         let status = answer.as_ref().map_or(0, |answer| answer.status);
         // The kind only: pingora's context quotes what the upstream sent.
-        exchange.error = Some(format!("{} {}", error.esource().as_str(), error.etype().as_str()));
+        exchange.error = Some(format!("{} {}", source.as_str(), error.etype().as_str()));
         if let Some(upstream) = &exchange.upstream
-            && *error.esource() == ErrorSource::Upstream
+            && *source == ErrorSource::Upstream
         {
             let what = if status == 504 { "timeout" } else { "failed" };
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
         }
+        // The server is done with it; the client may not be.
+        exchange.in_flight = None;
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
         if let Some(answer) = answer.filter(|_| session.response_written().is_none()) {
             session.set_keepalive(None);

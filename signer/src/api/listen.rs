@@ -1,9 +1,15 @@
 //! The Unix socket: bound for the owner and the group, served until told to stop.
+//!
+//! No client holds a connection for nothing: a head, a body and the reading of an answer each have their time, and
+//! there are so many connections and no more.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,12 +19,22 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// A request's head must be there within this time.
+use crate::lock::{Lock, LockError};
+
+/// A request's head must be there within this time, and the next one's after an answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that does not read must have read some of an answer within this time.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So many connections are served at once, on all sockets; others wait to be accepted. Well below the 1024 file
+/// descriptors that a process has by default: the ledger and KMS need some.
+const CONNECTIONS: usize = 512;
 /// A request's head has this size at most, in bytes.
 const HEAD_SIZE: usize = 16 * 1024;
 /// After accepting fails (no file descriptors left), it is tried again after this time.
@@ -30,11 +46,41 @@ pub(super) struct Peer {
     pub(super) uid: u32,
 }
 
+/// One of the places for connections, which frees itself. What a request leaves running when its client goes away keeps
+/// it: otherwise asking and going away would be without bound.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// What clients may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    head_timeout: Duration,
+    write_timeout: Duration,
+    connections: Arc<Semaphore>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::with_connections(CONNECTIONS)
+    }
+}
+
+impl Limits {
+    pub(crate) fn with_connections(connections: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections));
+        Self { head_timeout: HEAD_TIMEOUT, write_timeout: WRITE_TIMEOUT, connections }
+    }
+}
+
 /// A bound socket. Its file goes when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: UnixListener,
     path: PathBuf,
+    /// Let go after the socket's file is gone.
+    _lock: Lock,
 }
 
 /// Why a socket cannot be bound.
@@ -57,6 +103,12 @@ impl Listener {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
+        // Of two that start at once, one goes on: between seeing that nobody listens and putting a socket there, nobody
+        // else does.
+        let lock = Lock::of(path).map_err(|error| match error {
+            LockError::Held(_) => BindError::Taken,
+            LockError::Io(error) => error.into(),
+        })?;
         vacant(path)?;
         // Under another name first: nobody can connect before the mode is right, and a stale socket is replaced in
         // one step.
@@ -70,17 +122,22 @@ impl Listener {
         let socket = UnixListener::bind(&fresh)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o660))?;
         std::fs::rename(&fresh, path)?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self { socket, path: path.to_owned(), _lock: lock })
     }
 
     /// Serves until `stop`, and then until the last request in flight is answered.
-    pub(crate) async fn serve(self, router: Router, stop: CancellationToken) {
+    pub(crate) async fn serve(self, router: Router, limits: Limits, stop: CancellationToken) {
         let connections = TaskTracker::new();
         loop {
-            let stream = tokio::select! {
+            let accept = async {
+                let permit = Arc::clone(&limits.connections).acquire_owned().await;
+                let place = Place { _permit: Arc::new(permit.map_err(io::Error::other)?) };
+                self.socket.accept().await.map(|(stream, _)| (stream, place))
+            };
+            let (stream, place) = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.socket.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                accepted = accept => match accepted {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -91,7 +148,7 @@ impl Listener {
             match stream.peer_cred() {
                 Ok(credentials) => {
                     let peer = Peer { uid: credentials.uid() };
-                    connections.spawn(connection(TokioIo::new(stream), peer, router.clone(), stop.clone()));
+                    connections.spawn(connection(stream, peer, place, router.clone(), limits.clone(), stop.clone()));
                 }
                 Err(error) => tracing::warn!(%error, "a connection without a peer's credentials was closed"),
             }
@@ -108,14 +165,23 @@ impl Drop for Listener {
     }
 }
 
-async fn connection(io: TokioIo<tokio::net::UnixStream>, peer: Peer, router: Router, stop: CancellationToken) {
+async fn connection(
+    stream: tokio::net::UnixStream,
+    peer: Peer,
+    place: Place,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let io = TokioIo::new(Impatient { stream, timeout: limits.write_timeout, stalled: None });
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(place.clone());
         service.call(request)
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_SIZE);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(HEAD_SIZE);
     let mut connection = std::pin::pin!(http.serve_connection(io, service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -126,6 +192,61 @@ async fn connection(io: TokioIo<tokio::net::UnixStream>, peer: Peer, router: Rou
     };
     if let Err(error) = served {
         tracing::debug!(%error, uid = peer.uid, "a connection ended early");
+    }
+}
+
+/// A stream whose writing fails when it gets nowhere for a while: hyper itself waits for ever.
+struct Impatient {
+    stream: tokio::net::UnixStream,
+    timeout: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Impatient {
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut tokio::net::UnixStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = write(Pin::new(&mut self.stream), cx) {
+            self.stalled = None;
+            return Poll::Ready(written);
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.write(cx, |stream, cx| stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -141,5 +262,100 @@ fn vacant(path: &Path) -> Result<(), BindError> {
         Ok(_) => Err(BindError::Taken),
         Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_secs(60);
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: signer\r\n\r\n";
+
+    struct Served {
+        path: PathBuf,
+        stop: CancellationToken,
+        serving: JoinHandle<()>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Served {
+        fn new(head_timeout: Duration, write_timeout: Duration, connections: usize) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, stop) = (dir.path().join("s.sock"), CancellationToken::new());
+            let router = Router::new().fallback(async || "x".repeat(4000));
+            let limits = Limits { head_timeout, write_timeout, ..Limits::with_connections(connections) };
+            let serving = tokio::spawn(Listener::bind(&path).unwrap().serve(router, limits, stop.clone()));
+            Self { path, stop, serving, _dir: dir }
+        }
+
+        async fn connect(&self) -> UnixStream {
+            UnixStream::connect(&self.path).await.unwrap()
+        }
+
+        async fn stop(self) {
+            self.stop.cancel();
+            tokio::time::timeout(LONG, self.serving).await.unwrap().unwrap();
+        }
+    }
+
+    async fn answer(stream: &mut UnixStream) {
+        stream.write_all(GET).await.unwrap();
+        let mut start = [0; 15];
+        stream.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200 OK");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_drips_is_cut_off() {
+        let served = Served::new(SHORT, LONG, 8);
+        for idle in [true, false] {
+            let mut stream = served.connect().await;
+            let start = Instant::now();
+            // A byte now and then does not win time.
+            for byte in GET.iter().filter(|_| !idle) {
+                if stream.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(SHORT / 10).await;
+            }
+            let mut rest = Vec::new();
+            let _ = tokio::time::timeout(SHORT * 10, stream.read_to_end(&mut rest)).await.unwrap();
+            assert!(rest.is_empty() && start.elapsed() >= SHORT, "{rest:?}");
+        }
+        served.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_cut_off() {
+        let served = Served::new(LONG, SHORT, 8);
+        let mut stream = served.connect().await;
+        // Asks until nothing more goes either way, and then waits for it to end.
+        let asking = async { while stream.write_all(GET).await.is_ok() {} };
+        tokio::time::timeout(LONG, asking).await.expect("the connection is closed");
+        served.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_waits() {
+        let served = Served::new(LONG, LONG, 2);
+        let (mut one, mut two, mut three) = (served.connect().await, served.connect().await, served.connect().await);
+        answer(&mut one).await;
+        answer(&mut two).await;
+        assert!(tokio::time::timeout(SHORT, answer(&mut three)).await.is_err(), "there is no place");
+        drop(one);
+        let mut byte = [0];
+        tokio::time::timeout(LONG, three.read_exact(&mut byte)).await.expect("there is one now").unwrap();
+        // Whoever waits does not keep it from stopping.
+        let _waits = served.connect().await;
+        drop((two, three));
+        served.stop().await;
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use super::callers::{Caller, Callers, Proof};
-use super::listen::Peer;
+use super::listen::{Peer, Place};
 use super::problem::Problem;
 use crate::key::Key;
 use crate::ledger::{RequestId, Signed};
@@ -80,6 +80,7 @@ async fn keys(State(api): Shared, request: Request) -> Response {
 async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, request: Request) -> Response {
     let request_id = request_id();
     let path = path.map(|Path(key)| key);
+    let place = request.extensions().get::<Place>().cloned();
     let (caller, key, id, tx) = match admit(&api, path, request).await {
         Ok(admitted) => admitted,
         Err(problem) => {
@@ -95,6 +96,7 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
             let result = api.signing.transaction(&key, caller.policy.as_ref(), id.clone(), tx).await;
             api.signing.metrics.request(outcome(&result));
             log(&request_id, &id, &result);
+            drop(place);
             result
         }
     });

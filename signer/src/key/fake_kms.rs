@@ -170,6 +170,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_at_once_each_try_again() {
+        let kms = FakeKms::start().await;
+        let key = Arc::new(kms.key(LONG).await.unwrap());
+        kms.plan(vec![Turn::Error("ThrottlingException"); 150]);
+        let signing: Vec<_> = (0..100)
+            .map(|_| {
+                let key = Arc::clone(&key);
+                tokio::spawn(async move { key.sign(&[5; 32]).await.map(|_| ()) })
+            })
+            .collect();
+        for signed in signing {
+            assert_eq!(signed.await.unwrap(), Ok(()));
+        }
+        assert_eq!(kms.signs(), 250);
+    }
+
+    #[tokio::test]
     async fn an_attempt_that_hangs_is_given_up() {
         let hang = Turn::Slowly(Duration::from_secs(60));
         assert_eq!(outcome(Duration::from_secs(2), vec![hang]).await, (Ok(()), 2));

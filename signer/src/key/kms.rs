@@ -13,6 +13,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::Client;
+use aws_sdk_kms::config::retry::{RetryPartition, TokenBucket};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::get_public_key::GetPublicKeyOutput;
 use aws_sdk_kms::primitives::Blob;
@@ -70,7 +71,11 @@ impl Kms {
             loader = loader.endpoint_url(endpoint.value.clone());
         }
         let load = async {
-            let client = Client::new(&loader.load().await);
+            // The SDK's quota for all retries of a process, 100 of them, would leave the requests of a burst untried
+            // again. Here each has its own: the attempts above, and the deadline.
+            let retries = RetryPartition::custom("keygate").token_bucket(TokenBucket::unlimited()).build();
+            let loaded = aws_sdk_kms::config::Builder::from(&loader.load().await).retry_partition(retries);
+            let client = Client::from_conf(loaded.build());
             let answer = client.get_public_key().key_id(&config.key_id.value).send().await;
             Ok::<_, KeyError>((client, answer.map_err(|error| named(&error, timeout))?))
         };

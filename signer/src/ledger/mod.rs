@@ -7,7 +7,10 @@
 //!
 //! One thread owns the database and commits in groups: requests that arrive while one group is synced to the disk
 //! share the next sync. Every answer is given after the commit that it depends on.
+//!
+//! One process owns the ledger: it holds a lock on it, and answers nothing once its files are not where they were.
 
+mod files;
 mod operations;
 mod schema;
 #[cfg(test)]
@@ -121,6 +124,12 @@ pub enum LedgerError {
     /// Another process holds the database's lock.
     #[error("the ledger is locked by another process")]
     Locked,
+    /// Another signer has the ledger.
+    #[error("the ledger is in use: {0}")]
+    InUse(String),
+    /// A file of the ledger was moved, replaced or removed while it was open.
+    #[error("{} is not the file any more that was opened: it was moved, replaced or removed", .0.display())]
+    Replaced(PathBuf),
     /// The file is no ledger, is damaged, or was written by a newer keygate.
     #[error("the ledger is not usable: {0}")]
     Unusable(String),
@@ -146,17 +155,18 @@ pub struct OpenError {
 }
 
 impl Ledger {
-    /// Opens the database at `path`, or makes one (mode 0600), and starts its thread.
+    /// Opens the database at `path`, or makes one (mode 0600), and starts its thread. As long as that runs, nobody else
+    /// opens it here.
     ///
     /// # Errors
     /// [`OpenError`], with the path.
     pub fn open(path: &Path) -> Result<(Self, Running), OpenError> {
         let at = |error| OpenError { path: path.to_owned(), error };
-        let connection = schema::open(path).map_err(at)?;
+        let (connection, files) = schema::open(path).map_err(at)?;
         let (jobs, queue) = mpsc::channel(writer::QUEUE);
         let thread = std::thread::Builder::new()
             .name("keygate-ledger".into())
-            .spawn(move || Writer::new(connection).run(queue))
+            .spawn(move || Writer::new(connection, files).run(queue))
             .map_err(|error| at(LedgerError::Other(error.to_string())))?;
         Ok((Self { jobs }, Running(thread)))
     }
@@ -227,6 +237,16 @@ impl From<rusqlite::Error> for LedgerError {
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Locked,
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Unusable(error.to_string()),
             _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for LedgerError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::Unusable(error.to_string()),
         }
     }
 }

@@ -82,18 +82,20 @@ fn begin(db: &Connection, request: &Request) -> Result<Begun, LedgerError> {
         Some(found) if found.record.digest != request.digest => return Ok(Begun::Conflict),
         Some(Found { record: Record { signed: Some(signed), .. }, .. }) => return Ok(Begun::Signed(signed)),
         Some(found) if found.policy == request.policy => return Ok(Begun::Pending(Reservation(found.id))),
-        // The caller has another policy now: the reservation moves there, and counts there.
+        // The caller has another policy now: the reservation moves there, and counts there. It stays one that may have
+        // been signed for.
         Some(found) => Some(Reservation(found.id)),
         None => None,
     };
     match allowed(db, request)? {
         Err(denied) => Ok(Begun::Denied(denied)),
-        Ok(account) => {
-            if let Some(reservation) = elsewhere {
+        Ok(account) => match elsewhere {
+            None => insert(db, request, &account).map(Begun::Fresh),
+            Some(reservation) => {
                 release(db, reservation)?;
+                insert(db, request, &account).map(Begun::Pending)
             }
-            insert(db, request, &account).map(Begun::Fresh)
-        }
+        },
     }
 }
 

@@ -1,13 +1,12 @@
 //! The database file: how it is opened, and what is in it.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::LedgerError;
+use super::files::Files;
 
 /// `application_id` of the file: "kgl1".
 const APPLICATION: i32 = 0x6b67_6c31;
@@ -49,20 +48,9 @@ const MIGRATIONS: [&str; 1] = [
 /// The version that the migrations lead to.
 const NEWEST: i32 = MIGRATIONS.len() as i32;
 
-/// Opens or makes the database, readable and writable by its owner only, and brings it to the newest version.
-pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
-    let io = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => LedgerError::Full,
-        std::io::ErrorKind::ReadOnlyFilesystem => LedgerError::ReadOnly,
-        _ => LedgerError::Unusable(error.to_string()),
-    };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(io)?;
-    // Made here and not by SQLite, for the mode; SQLite gives the files beside it the same.
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))).map_err(io)?;
-    File::open(parent).and_then(|directory| directory.sync_all()).map_err(io)?;
-
+/// Opens or makes the database, takes hold of it, and brings it to the newest version.
+pub(super) fn open(path: &Path) -> Result<(Connection, Files), LedgerError> {
+    let mut files = Files::hold(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(2))?;
@@ -75,7 +63,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     // The commit of a reservation or of signed bytes survives a loss of power.
     connection.pragma_update(None, "synchronous", "FULL")?;
     migrate(&mut connection)?;
-    Ok(connection)
+    files.opened()?;
+    Ok((connection, files))
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), LedgerError> {

@@ -164,6 +164,31 @@ async fn the_daily_limit_rolls() {
 }
 
 #[tokio::test]
+async fn what_was_spent_in_the_future_is_spent() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    let at = |name: &str, value, hours: u64| Request { now: at(NOW + hours * HOUR), ..request(name, value) };
+    let denied = |begun| matches!(begun, Ok(Begun::Denied(_)));
+    const YEARS: u64 = 24 * 3650;
+    fresh(&open.ledger, at("a", 4, 0)).await;
+    // The clock is years ahead for one request, and then right again.
+    let ahead = fresh(&open.ledger, at("ahead", 6, YEARS)).await;
+    assert!(denied(open.ledger.begin(at("b", 1, 1)).await));
+    open.close();
+    let open = Open::at(&path);
+    assert!(denied(open.ledger.begin(at("b", 5, 48)).await), "also days later, and after a restart");
+    fresh(&open.ledger, at("b", 0, 48)).await;
+    // Where the clock was ahead, the window is the one of then.
+    assert!(denied(open.ledger.begin(at("c", 5, YEARS + 23)).await));
+    // Released, it is as if the clock had never been ahead.
+    open.ledger.release(ahead).await.unwrap();
+    fresh(&open.ledger, at("d", 10, 48)).await;
+    assert!(denied(open.ledger.begin(at("e", 1, 49)).await));
+    open.close();
+}
+
+#[tokio::test]
 async fn a_pending_request_moves_to_its_callers_new_policy() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
@@ -172,7 +197,10 @@ async fn a_pending_request_moves_to_its_callers_new_policy() {
     let tight = Request { daily_limit: Some(U256::from(9)), ..moved.clone() };
     assert!(matches!(open.ledger.begin(tight).await, Ok(Begun::Denied(_))));
     assert!(matches!(open.ledger.begin(request("b", 1)).await, Ok(Begun::Denied(_))), "it stays where it was");
-    fresh(&open.ledger, moved.clone()).await;
+    // Not fresh: whether its key signed it before is not known.
+    let pending = open.ledger.begin(moved.clone()).await.unwrap();
+    assert!(matches!(pending, Begun::Pending(_)), "{pending:?}");
+    assert_eq!(open.ledger.begin(moved.clone()).await, Ok(pending));
     assert!(matches!(
         open.ledger.begin(Request { policy: "other".into(), ..request("c", 1) }).await,
         Ok(Begun::Denied(_))
@@ -220,11 +248,11 @@ async fn a_full_disk_and_a_lock_have_names() {
     open.close();
 
     // A disk that takes no more pages, for a writer of its own.
-    let connection = schema::open(&path).unwrap();
+    let (connection, files) = schema::open(&path).unwrap();
     let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
     let (jobs, queue) = mpsc::channel(4);
-    let thread = std::thread::spawn(move || Writer::new(connection).run(queue));
+    let thread = std::thread::spawn(move || Writer::new(connection, files).run(queue));
     let ledger = Ledger { jobs };
     let big = Signed { raw: vec![0; 100_000], ..signed(1) };
     assert_eq!(ledger.store(reservation, big, at(NOW)).await, Err(LedgerError::Full));
@@ -233,17 +261,124 @@ async fn a_full_disk_and_a_lock_have_names() {
     thread.join().unwrap();
 }
 
+/// What was done to a file of the ledger, and how to undo it.
+fn gone(path: &Path, replaced: bool) -> impl FnOnce() + use<> {
+    let (path, away) = (path.to_owned(), path.with_extension("away"));
+    std::fs::rename(&path, &away).unwrap();
+    if replaced {
+        std::fs::copy(&away, &path).unwrap();
+    }
+    move || std::fs::rename(away, path).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_replaced_or_removed_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    for (i, (end, replaced)) in ["", "-wal", "-shm"].into_iter().flat_map(|end| [(end, false), (end, true)]).enumerate()
+    {
+        let name = |name| format!("{name}{i}");
+        let reservation = fresh(&open.ledger, request(&name("a"), 0)).await;
+        let file = PathBuf::from(format!("{}{end}", path.display()));
+        let undo = gone(&file, replaced);
+        let error = Some(LedgerError::Replaced(file));
+        assert_eq!(open.ledger.begin(request(&name("b"), 0)).await.err(), error, "{end}");
+        assert_eq!(open.ledger.store(reservation, signed(1), at(NOW)).await.err(), error, "{end}");
+        assert_eq!(open.ledger.release(reservation).await.err(), error, "{end}");
+        assert_eq!(open.ledger.lookup(request(&name("a"), 0).id).await.err(), error, "{end}");
+        undo();
+        assert_eq!(open.ledger.begin(request(&name("a"), 0)).await, Ok(Begun::Pending(reservation)), "{end}");
+        assert_eq!(open.ledger.lookup(request(&name("b"), 0).id).await, Ok(None), "{end}");
+    }
+    open.close();
+}
+
+#[tokio::test]
+async fn a_file_that_goes_while_it_is_written_is_seen_to_have_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ledger = open.ledger.clone();
+    let waits = tokio::spawn(async move { ledger.begin(request("a", 1)).await });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let undo = gone(&path, false);
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(waits.await.unwrap(), Err(LedgerError::Replaced(path)));
+    undo();
+    assert!(matches!(open.ledger.begin(request("a", 1)).await, Ok(Begun::Pending(_))), "it was written all the same");
+    open.close();
+}
+
+#[tokio::test]
+async fn one_process_has_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    let error = Ledger::open(&path).unwrap_err();
+    assert!(matches!(error.error, LedgerError::InUse(_)), "{error}");
+    assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+    // The first has not noticed, and keeps SQLite's own locks too.
+    fresh(&open.ledger, request("a", 1)).await;
+    open.close();
+    Open::at(&path).close();
+}
+
+#[tokio::test]
+async fn a_ledger_may_be_behind_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("disk")).unwrap();
+    let (path, link) = (dir.path().join("disk/ledger.db"), dir.path().join("link.db"));
+    for name in ["disk/ledger.db", "other.db"] {
+        Open::at(&dir.path().join(name)).close();
+    }
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let open = Open::at(&link);
+    fresh(&open.ledger, request("a", 1)).await;
+    assert!(matches!(Ledger::open(&path).unwrap_err().error, LedgerError::InUse(_)));
+    // The link leads elsewhere now, and so would the next start.
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("other.db"), &link).unwrap();
+    assert_eq!(open.ledger.begin(request("b", 1)).await, Err(LedgerError::Replaced(link)));
+    open.close();
+}
+
+#[tokio::test]
+async fn a_lock_is_waited_for_once_by_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let start = std::time::Instant::now();
+    let asking: Vec<_> = (0..20)
+        .map(|i| {
+            let ledger = open.ledger.clone();
+            tokio::spawn(async move { ledger.begin(request(&i.to_string(), 0)).await })
+        })
+        .collect();
+    for asked in asking {
+        assert_eq!(asked.await.unwrap(), Err(LedgerError::Locked));
+    }
+    // The first alone, and then all the others.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    drop(other);
+    open.close();
+}
+
 #[tokio::test]
 async fn one_requests_trouble_is_not_anothers() {
     let dir = tempfile::tempdir().unwrap();
-    let connection = schema::open(&dir.path().join("ledger.db")).unwrap();
+    let (connection, files) = schema::open(&dir.path().join("ledger.db")).unwrap();
     let (jobs, queue) = mpsc::channel(4);
     let ledger = Ledger { jobs };
     // Chain 0 breaks a CHECK. All three are in the queue before the writer starts, so they share a group.
     let bad = Request { chain_id: 0, ..request("bad", 1) };
     let (one, bad, two) = tokio::join!(ledger.begin(request("a", 1)), ledger.begin(bad), async {
         let begin = ledger.begin(request("b", 1));
-        std::thread::spawn(move || Writer::new(connection).run(queue));
+        std::thread::spawn(move || Writer::new(connection, files).run(queue));
         begin.await
     });
     assert!(matches!((one, two), (Ok(Begun::Fresh(_)), Ok(Begun::Fresh(_)))));
@@ -263,7 +398,7 @@ fn what_is_no_ledger_is_left_alone() {
     assert!(Ledger::open(&other).unwrap_err().to_string().contains("another program's"));
 
     let newer = dir.path().join("newer.db");
-    schema::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    schema::open(&newer).unwrap().0.pragma_update(None, "user_version", 99).unwrap();
     assert!(Ledger::open(&newer).unwrap_err().to_string().contains("version 99"));
 }
 
@@ -285,6 +420,43 @@ fn signed_bytes_cannot_be_changed_by_hand() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// The clock jumps both ways, years at once. Whatever was asked for less than 24 hours before the clock's hand, or
+    /// in its future, counts as spent; and what is released at any time counts no more.
+    #[test]
+    fn a_clock_that_jumps_frees_no_allowance(
+        steps in prop::collection::vec((prop_oneof![0..48 * HOUR, 0..100_000 * HOUR], 0u64..6, any::<bool>()), 1..40),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let open = Open::at(&dir.path().join("ledger.db"));
+            let mut spent: Vec<(u64, u64, Reservation)> = Vec::new();
+            for (i, (clock, value, release)) in steps.into_iter().enumerate() {
+                let now = NOW + clock;
+                let counted = spent.iter().filter(|(then, ..)| *then > now - 24 * HOUR).map(|(_, value, _)| value);
+                let counted: u64 = counted.sum();
+                let request = Request { now: at(now), ..request(&i.to_string(), value) };
+                match open.ledger.begin(request).await.unwrap() {
+                    Begun::Fresh(reservation) => {
+                        assert!(value == 0 || counted + value <= 10, "{counted} + {value}");
+                        if release && !spent.is_empty() {
+                            let (.., earlier) = spent.swap_remove(i % spent.len());
+                            open.ledger.release(earlier).await.unwrap();
+                        }
+                        spent.push((now, value, reservation));
+                    }
+                    Begun::Denied(_) => {
+                        // Never for nothing: all that is held is above the limit.
+                        let held: u64 = spent.iter().map(|(_, value, _)| value).sum();
+                        assert!(held + value > 10, "{held} + {value}");
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            open.close();
+        });
+    }
 
     /// Against a model that remembers everything: in every window of 24 hours the limit holds, and nothing that fits
     /// is denied.

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::files::Files;
 use super::operations::{Operation, Outcome};
 use super::{Begun, LedgerError, Record, Signed};
 
@@ -29,11 +30,13 @@ pub(super) enum Answer {
 
 pub(super) struct Writer {
     connection: Connection,
+    /// Let go after the connection is closed.
+    files: Files,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection }
+    pub(super) fn new(connection: Connection, files: Files) -> Self {
+        Self { connection, files }
     }
 
     /// Works until every sender is gone.
@@ -44,11 +47,14 @@ impl Writer {
         }
     }
 
-    /// Runs a group in one transaction. When that fails, each runs in its own: one's trouble is not another's.
+    /// Runs a group in one transaction. When that fails, each runs in its own: one's trouble is not another's. But a
+    /// lock is everybody's, and waiting for it again for each would have the last wait for minutes.
     fn work(&mut self, group: &mut Vec<Job>) {
         match self.commit(group) {
             Ok(outcomes) => group.drain(..).zip(outcomes).for_each(|(job, outcome)| job.answer.send(Ok(outcome))),
-            Err(error) if group.len() == 1 => group.drain(..).for_each(|job| job.answer.send(Err(error.clone()))),
+            Err(error) if group.len() == 1 || error == LedgerError::Locked => {
+                group.drain(..).for_each(|job| job.answer.send(Err(error.clone())))
+            }
             Err(_) => {
                 for job in group.drain(..) {
                     let outcome = self.commit(std::slice::from_ref(&job)).map(|mut outcomes| outcomes.remove(0));
@@ -59,12 +65,15 @@ impl Writer {
     }
 
     fn commit(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, LedgerError> {
+        self.files.check()?;
         // What only reads asks for no lock, and works on a full disk too.
         let reads = jobs.iter().all(|job| matches!(job.operation, Operation::Lookup(_)));
         let behavior = if reads { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
         let transaction = self.connection.transaction_with_behavior(behavior)?;
         let outcomes = jobs.iter().map(|job| job.operation.run(&transaction)).collect::<Result<_, _>>()?;
         transaction.commit()?;
+        // Again: what was committed to a file that has gone is not durable.
+        self.files.check()?;
         Ok(outcomes)
     }
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, U256};
 
-pub use calldata::{Malformed, recipient};
+pub use calldata::{Calldata, Malformed};
 
 use crate::transaction::Transaction;
 
@@ -28,6 +28,8 @@ pub struct Policy {
     pub transactions: bool,
     /// Contracts and recipients; none does not restrict.
     pub to: Option<BTreeSet<Address>>,
+    /// Selectors of the functions that `to` lets be called besides the token calls of [`Calldata`].
+    pub functions: BTreeSet<[u8; 4]>,
     /// Most wei in one transaction; none does not restrict.
     pub max_value: Option<U256>,
     /// Most wei in any 24 hours, each chain and key apart; none does not restrict.
@@ -80,6 +82,7 @@ impl Policy {
             chains,
             transactions: policy.sign.as_ref().is_none_or(|s| s.contains(&keygate_config::Signable::Transaction)),
             to: policy.to.as_ref().map(|to| to.iter().map(|address| address.0).collect()),
+            functions: policy.functions.iter().flatten().map(|function| function.selector).collect(),
             max_value: wei(policy.max_value),
             daily_value: wei(policy.daily_value),
             max_fee: wei(policy.max_fee),
@@ -104,7 +107,7 @@ pub fn judge(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
             return Denied::new("allow_contract_creation", "the policy does not allow contracts to be created");
         }
         None => {}
-        Some(to) => judge_recipients(policy, to, tx.data())?,
+        Some(to) => judge_call(policy, to, tx.data())?,
     }
     if let Some(max) = policy.max_value
         && tx.value() > max
@@ -137,17 +140,30 @@ pub fn judge_daily(limit: Option<U256>, spent: U256, value: U256) -> Result<(), 
     }
 }
 
-fn judge_recipients(policy: &Policy, to: Address, data: &[u8]) -> Result<(), Denied> {
+/// With `to`, nothing is called that nobody here can read, unless the policy names it: an allow-list of recipients is
+/// none when a function that it knows nothing of carries others. What is a token call has its recipient checked,
+/// whatever `functions` says.
+fn judge_call(policy: &Policy, to: Address, data: &[u8]) -> Result<(), Denied> {
     let Some(listed) = &policy.to else {
         return Ok(());
     };
     if !listed.contains(&to) {
         return Denied::new("to", format!("{to} is not listed"));
     }
-    match recipient(data) {
-        Ok(None) => Ok(()),
-        Ok(Some(recipient)) if listed.contains(&recipient) => Ok(()),
-        Ok(Some(recipient)) => Denied::new("to", format!("{recipient}, read from the call's data, is not listed")),
+    let unlisted = |selector| !policy.functions.contains(selector);
+    match Calldata::read(data) {
+        Ok(Calldata::Token { recipient, .. }) if !listed.contains(&recipient) => {
+            Denied::new("to", format!("{recipient}, read from the call's data, is not listed"))
+        }
+        Ok(Calldata::Token { selector, hands_on: true, .. }) if unlisted(&selector) => {
+            let function = hex::encode(selector);
+            Denied::new("functions", format!("0x{function} hands bytes on to the recipient, and is not listed"))
+        }
+        Ok(Calldata::Other { selector }) if unlisted(&selector) => {
+            Denied::new("functions", format!("0x{} is no token call, and is not listed", hex::encode(selector)))
+        }
+        Ok(_) => Ok(()),
+        Err(Malformed::NoSelector) => Denied::new("functions", Malformed::NoSelector.to_string()),
         Err(malformed) => Denied::new("to", malformed.to_string()),
     }
 }

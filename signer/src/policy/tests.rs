@@ -16,6 +16,7 @@ fn policy() -> Policy {
         chains: [137].into(),
         transactions: true,
         to: Some([LISTED, TOKEN].into()),
+        functions: [].into(),
         max_value: Some(U256::from(MUCH)),
         daily_value: Some(U256::from(2 * MUCH)),
         max_fee: Some(U256::from(21_000 * 10)),
@@ -78,15 +79,16 @@ fn fees_do_not_overflow() {
     assert_eq!(rule(&policy(), &legacy), Some("max_fee"));
 }
 
+fn token_call(to: Address, data: &str) -> Transaction {
+    tx(|tx| {
+        tx["to"] = json!(to.to_string());
+        tx["value"] = json!(0);
+        tx["data"] = json!(data);
+    })
+}
+
 #[test]
 fn recipients_of_tokens_must_be_listed_too() {
-    let call = |to: Address, data: String| {
-        tx(move |tx| {
-            tx["to"] = json!(to.to_string());
-            tx["value"] = json!(0);
-            tx["data"] = json!(data);
-        })
-    };
     let amount = Address::repeat_byte(0);
     for (to, data, expected) in [
         (TOKEN, erc20("a9059cbb", &[LISTED, amount]), None),
@@ -99,14 +101,66 @@ fn recipients_of_tokens_must_be_listed_too() {
         (TOKEN, erc20("a22cb465", &[STRANGER, amount]), Some("to")),
         (TOKEN, erc20("a9059cbb", &[LISTED]), Some("to")),
         (TOKEN, erc20("a9059cbb", &[LISTED, amount, amount]), Some("to")),
-        // Not a token's call: allowed to a listed contract only.
-        (TOKEN, erc20("d0e30db0", &[]), None),
-        (STRANGER, erc20("d0e30db0", &[]), Some("to")),
+        (TOKEN, erc20("4000aea0", &[STRANGER, amount, amount, amount]), Some("to")),
+        (TOKEN, erc20("959b8c3f", &[STRANGER]), Some("to")),
     ] {
-        assert_eq!(rule(&policy(), &call(to, data.clone())), expected, "{data}");
+        assert_eq!(rule(&policy(), &token_call(to, &data)), expected, "{data}");
+        // Naming the function among those that may be called takes nothing off that.
+        let selector = data[2..10].parse::<alloy_primitives::FixedBytes<4>>().unwrap().0;
+        let named = Policy { functions: [selector].into(), ..policy() };
+        assert_eq!(rule(&named, &token_call(to, &data)), expected, "{data}");
     }
     let anywhere = Policy { to: None, ..policy() };
-    assert_eq!(rule(&anywhere, &call(STRANGER, erc20("a9059cbb", &[STRANGER, amount]))), None);
+    assert_eq!(rule(&anywhere, &token_call(STRANGER, &erc20("a9059cbb", &[STRANGER, amount]))), None);
+}
+
+#[test]
+fn what_cannot_be_read_must_be_named() {
+    let signature = |text: &str| text.parse::<keygate_config::Function>().unwrap();
+    for name in [
+        "deposit()",
+        "multicall(bytes[])",
+        "multicall(uint256,bytes[])",
+        "execute(address,uint256,bytes)",
+        "decreaseAllowance(address,uint256)",
+        "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)",
+        "swapExactTokensForTokens(uint256,uint256,address[],address,uint256)",
+    ] {
+        let selector = signature(name).selector;
+        let data = erc20(&hex::encode(selector), &[STRANGER]);
+        assert_eq!(rule(&policy(), &token_call(TOKEN, &data)), Some("functions"), "{name}");
+        assert_eq!(rule(&policy(), &token_call(TOKEN, &data[..10])), Some("functions"), "{name}");
+        let named = Policy { functions: [selector].into(), ..policy() };
+        assert_eq!(rule(&named, &token_call(TOKEN, &data)), None, "{name}");
+        assert_eq!(rule(&named, &token_call(STRANGER, &data)), Some("to"), "{name}");
+        assert_eq!(rule(&named, &token_call(TOKEN, "0xdeadbeef")), Some("functions"));
+        assert_eq!(rule(&Policy { to: None, ..policy() }, &token_call(STRANGER, &data)), None, "{name}");
+    }
+    // What is shorter than a selector is nothing that could be named.
+    for short in ["0x00", "0xa905", "0xa9059c"] {
+        let all = Policy { functions: [[0; 4], [0xa9, 0x05, 0x9c, 0]].into(), ..policy() };
+        assert_eq!(rule(&all, &token_call(TOKEN, short)), Some("functions"), "{short}");
+    }
+    assert_eq!(rule(&policy(), &token_call(TOKEN, "0x")), None);
+}
+
+#[test]
+fn bytes_are_handed_on_by_functions_that_are_named() {
+    let number = |n: u8| Address::left_padding_from(&[n]);
+    let (selector, amount) = ("4000aea0", number(1));
+    let empty = |to| erc20(selector, &[to, amount, number(96), number(0)]);
+    let bytes = |to| erc20(selector, &[to, amount, number(96), number(32), STRANGER]);
+    let named = Policy { functions: [[0x40, 0x00, 0xae, 0xa0]].into(), ..policy() };
+    for (policy, data, expected) in [
+        (&policy(), empty(LISTED), None),
+        (&policy(), empty(STRANGER), Some("to")),
+        (&policy(), bytes(LISTED), Some("functions")),
+        (&policy(), bytes(STRANGER), Some("to")),
+        (&named, bytes(LISTED), None),
+        (&named, bytes(STRANGER), Some("to")),
+    ] {
+        assert_eq!(rule(policy, &token_call(TOKEN, &data)), expected, "{data}");
+    }
 }
 
 #[test]
@@ -131,7 +185,7 @@ fn compiled_from_the_file() {
         mainnet = { id = 1 }
         [signer.policies]
         open = {}
-        tight = { chains = ["polygon"], sign = [], to = [], max_value = "1 gwei", daily_value = "2 wei", max_fee = "3 wei" }
+        tight = { chains = ["polygon"], sign = [], to = [], functions = ["deposit()", "0xac9650d8"], max_value = "1 gwei", daily_value = "2 wei", max_fee = "3 wei" }
     "#;
     let source = keygate_config::Source { path: "keygate.toml".into(), text: text.into() };
     let config = keygate_config::parse(source).unwrap().config.signer.unwrap();
@@ -141,6 +195,7 @@ fn compiled_from_the_file() {
         chains: [1, 137].into(),
         transactions: true,
         to: None,
+        functions: [].into(),
         max_value: None,
         daily_value: None,
         max_fee: None,
@@ -152,6 +207,7 @@ fn compiled_from_the_file() {
         chains: [137].into(),
         transactions: false,
         to: Some([].into()),
+        functions: [[0xd0, 0xe3, 0x0d, 0xb0], [0xac, 0x96, 0x50, 0xd8]].into(),
         max_value: Some(U256::from(1_000_000_000)),
         daily_value: Some(U256::from(2)),
         max_fee: Some(U256::from(3)),
@@ -168,12 +224,15 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     let amount = || prop::option::of((0u64..8).prop_map(U256::from));
     let to = prop::option::of(prop::collection::btree_set(any_address(), 0..3));
     let chains = prop::collection::btree_set(1u64..4, 0..3);
-    (chains, any::<bool>(), to, amount(), amount(), any::<bool>()).prop_map(
-        |(chains, transactions, to, max_value, max_fee, allow_contract_creation)| Policy {
+    let known = [[0xd0, 0xe3, 0x0d, 0xb0], [0xa9, 0x05, 0x9c, 0xbb], [0x40, 0x00, 0xae, 0xa0]];
+    let functions = prop::sample::subsequence(known.to_vec(), 0..=3).prop_map(BTreeSet::from_iter);
+    (chains, any::<bool>(), to, functions, amount(), amount(), any::<bool>()).prop_map(
+        |(chains, transactions, to, functions, max_value, max_fee, allow_contract_creation)| Policy {
             name: "p".into(),
             chains,
             transactions,
             to,
+            functions,
             max_value,
             daily_value: None,
             max_fee,
@@ -188,6 +247,9 @@ fn any_tx() -> impl Strategy<Value = Transaction> {
         Just("0xd0e30db0".to_owned()),
         (any_address(), 1usize..3).prop_map(|(to, words)| erc20("a9059cbb", &vec![to; words])),
         any_address().prop_map(|to| erc20("23b872dd", &[LISTED, to, LISTED])),
+        (any_address(), 0u8..2).prop_map(|(to, length)| {
+            erc20("4000aea0", &[to, LISTED, Address::left_padding_from(&[96]), Address::left_padding_from(&[length])])
+        }),
     ];
     (1u64..4, prop::option::of(any_address()), 0u64..8, 0u64..4, 0u64..4, data).prop_map(
         |(chain, to, value, gas, price, data)| {
@@ -210,6 +272,7 @@ fn tightened(policy: &Policy, other: &Policy) -> Vec<Policy> {
         Policy { chains: &policy.chains & &other.chains, ..policy.clone() },
         Policy { transactions: policy.transactions && other.transactions, ..policy.clone() },
         Policy { to: both(&policy.to, &other.to), ..policy.clone() },
+        Policy { functions: &policy.functions & &other.functions, ..policy.clone() },
         Policy { max_value: least(policy.max_value, other.max_value), ..policy.clone() },
         Policy { max_fee: least(policy.max_fee, other.max_fee), ..policy.clone() },
         Policy {
@@ -245,7 +308,15 @@ proptest! {
             prop_assert!(tx.to().is_some() || policy.allow_contract_creation);
             if let (Some(listed), Some(to)) = (&policy.to, tx.to()) {
                 prop_assert!(listed.contains(&to));
-                prop_assert!(recipient(tx.data()).unwrap().is_none_or(|recipient| listed.contains(&recipient)));
+                let named = |selector| policy.functions.contains(&selector);
+                let readable = match Calldata::read(tx.data()).unwrap() {
+                    Calldata::Empty => true,
+                    Calldata::Token { selector, recipient, hands_on } => {
+                        listed.contains(&recipient) && (!hands_on || named(selector))
+                    }
+                    Calldata::Other { selector } => named(selector),
+                };
+                prop_assert!(readable);
             }
         }
     }

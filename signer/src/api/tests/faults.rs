@@ -87,6 +87,26 @@ async fn a_client_that_goes_away_and_a_shutdown_stop_nothing() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_keeps_its_place_until_its_request_has_ended() {
+    let kms = FakeKms::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let mut signer = Signer::with_keys(&config(dir.path(), LOCAL), [("hot".to_owned(), key)].into()).unwrap();
+    signer.limits = crate::api::listen::Limits::with_connections(1);
+    let running = serve(dir, signer);
+    kms.plan([Turn::Slowly(Duration::from_secs(1))]);
+    let gone = tokio::spawn(running.sign("gone", &tx(1)));
+    while kms.signs() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    gone.abort();
+    let waits = tokio::time::timeout(Duration::from_millis(300), running.get("/health")).await;
+    assert!(waits.is_err(), "{waits:?}");
+    assert_eq!(running.get("/v1/keys/hot/transactions/gone").await.body["state"], "signed");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_ledger_that_fails_gives_nothing_out() {
     let (running, kms) = with_kms(Duration::from_secs(20)).await;
     let first = running.sign("before", &tx(1)).await;
@@ -101,5 +121,59 @@ async fn a_ledger_that_fails_gives_nothing_out() {
     assert_eq!(running.sign("before", &tx(1)).await.body, first.body, "what is stored can still be read");
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(running.sign("during", &tx(1)).await.status, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_ledger_whose_file_has_gone_gives_nothing_out() {
+    let (running, kms) = with_kms(Duration::from_secs(20)).await;
+    let first = running.sign("before", &tx(1)).await;
+    assert_eq!(first.status, 200);
+    let (path, away) = (running.dir.path().join("run/ledger.db"), running.dir.path().join("run/away.db"));
+    kms.plan([Turn::Slowly(Duration::from_millis(300))]);
+    let waits = tokio::spawn(running.sign("during", &tx(1)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    std::fs::rename(&path, &away).unwrap();
+    let reply = waits.await.unwrap();
+    is_problem(&reply, 503, "ledger-unavailable");
+    assert!(reply.body.get("raw").is_none());
+    let signs = kms.signs();
+    is_problem(&running.sign("after", &tx(1)).await, 503, "ledger-unavailable");
+    is_problem(&running.get("/health").await, 503, "ledger-unavailable");
+    // Another in its place is not the one either.
+    std::fs::copy(&away, &path).unwrap();
+    is_problem(&running.sign("after", &tx(1)).await, 503, "ledger-unavailable");
+    assert_eq!(kms.signs(), signs);
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(running.get("/health").await.status, 200);
+    for (name, replayed) in [("before", true), ("during", false), ("after", false)] {
+        let reply = running.sign(name, &tx(1)).await;
+        assert_eq!((reply.status.as_u16(), reply.headers.contains_key("idempotent-replayed")), (200, replayed));
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_reservation_that_moves_to_another_policy_is_not_a_fresh_one() {
+    let (running, kms) = with_kms(Duration::from_millis(500)).await;
+    kms.plan(vec![Turn::Slowly(Duration::from_secs(60)); 9]);
+    is_problem(&running.sign("a", &tx(1000)).await, 504, "key-timed-out");
+    let dir = running.stop().await;
+    // Its outcome is unknown, whatever policy the caller has by now, and a later refusal does not make it known.
+    kms.turns.lock().unwrap().clear();
+    kms.plan([Turn::Error("AccessDeniedException")]);
+    let mut config = config(dir.path(), LOCAL);
+    let payouts = config.policies["payouts"].clone();
+    config.policies.insert("renamed".to_owned(), payouts);
+    config.callers.get_mut("payments").unwrap().value.policy.as_mut().unwrap().value = "renamed".to_owned();
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let signer = Signer::with_keys(&config, [("hot".to_owned(), key)].into()).unwrap();
+    let running = serve(dir, signer);
+    is_problem(&running.sign("a", &tx(1000)).await, 502, "key-access-denied");
+    assert_eq!(running.get("/v1/keys/hot/transactions/a").await.body["state"], "pending");
+    is_problem(&running.sign("a", &tx(999)).await, 409, "idempotency-conflict");
+    assert_eq!(running.sign("b", &tx(1000)).await.status, 200);
+    assert_eq!(running.sign("c", &tx(1)).await.body["rule"], "daily_value", "it still counts");
+    assert_eq!(running.sign("a", &tx(1000)).await.status, 200);
     running.stop().await;
 }

@@ -154,3 +154,27 @@ async fn what_is_wrong_with_a_request_is_said() {
     }
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_body_that_drips_is_given_up() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let running = with_local_key().await;
+    let mut stream = UnixStream::connect(running.socket()).await.unwrap();
+    let head = format!(
+        "POST /v1/keys/hot/transactions HTTP/1.1\r\nhost: signer\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: application/json\r\nidempotency-key: a\r\ncontent-length: 1000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reads, mut writes) = stream.into_split();
+    let drips = tokio::spawn(async move {
+        while writes.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let mut reply = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), reads.read_to_string(&mut reply)).await;
+    assert!(read.is_ok() && reply.starts_with("HTTP/1.1 408 ") && reply.contains("request-timeout"), "{reply}");
+    drips.await.unwrap();
+    is_problem(&running.get("/v1/keys/hot/transactions/a").await, 404, "not-found");
+    running.stop().await;
+}

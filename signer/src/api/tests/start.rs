@@ -7,7 +7,11 @@ async fn refuses_to_start_when_anything_is_not_as_it_must_be() {
     let address = create_local_key(&path).unwrap();
     let start = |more: String| {
         let config = config(dir.path(), &more);
-        async move { Signer::start(&config).await.map(drop).map_err(|error| error.to_string()) }
+        async move {
+            let signer = Signer::start(&config).await.map_err(|error| error.to_string())?;
+            signer.serve(std::future::ready(())).await;
+            Ok::<_, String>(())
+        }
     };
     let pinned = |address: &str| {
         let cold = "[signer.keys.cold]\nlocal = { path = \"dev.key\" }";
@@ -36,9 +40,67 @@ async fn refuses_to_start_when_anything_is_not_as_it_must_be() {
     assert!(socket.exists());
     let signer = Signer::start(&config(dir.path(), LOCAL)).await.unwrap();
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
-    drop(signer);
+    signer.serve(std::future::ready(())).await;
     assert!(!socket.exists());
     std::fs::write(&socket, "precious").unwrap();
     assert!(start(LOCAL.into()).await.unwrap_err().contains("no socket"));
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn of_two_signers_one_has_the_ledger_and_the_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    create_local_key(&dir.path().join("dev.key")).unwrap();
+    let with = |ledger: &str, listen: &str| {
+        let mut config = config(dir.path(), LOCAL);
+        config.ledger.value = keygate_config::Ledger::Sqlite(dir.path().join(ledger));
+        if let keygate_config::OneOrMany::One(one) = &mut config.listen {
+            one.value = keygate_config::Address::Unix(dir.path().join(listen));
+        }
+        async move { Signer::start(&config).await }
+    };
+    let first = serve(tempfile::tempdir().unwrap(), with("run/ledger.db", "run/s.sock").await.unwrap());
+    let error = with("run/ledger.db", "run/other.sock").await.unwrap_err().to_string();
+    assert!(error.contains("run/ledger.db: ") && error.contains("another process has it"), "{error}");
+    // It is the same ledger under another name.
+    std::os::unix::fs::symlink(dir.path().join("run/ledger.db"), dir.path().join("linked.db")).unwrap();
+    let error = with("linked.db", "run/other.sock").await.unwrap_err().to_string();
+    assert!(error.contains("linked.db: ") && error.contains("run/ledger.db.lock"), "{error}");
+    assert!(!dir.path().join("run/other.sock").exists());
+
+    // Even before the first listens: it is about to.
+    let held = crate::lock::Lock::of(&dir.path().join("run/other.sock")).unwrap();
+    let error = with("run/other.db", "run/other.sock").await.unwrap_err().to_string();
+    assert!(error.contains("run/other.sock: something listens"), "{error}");
+    drop(held);
+    let second = serve(tempfile::tempdir().unwrap(), with("run/other.db", "run/other.sock").await.unwrap());
+
+    // Nobody has lost anything.
+    for socket in ["run/s.sock", "run/other.sock"] {
+        let reply = send(dir.path().join(socket), post("a", &tx(1))).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    first.stop().await;
+    second.stop().await;
+    let again = serve(tempfile::tempdir().unwrap(), with("run/ledger.db", "run/s.sock").await.unwrap());
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn no_secret_is_printed() {
+    use sha2::Digest;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dev.key");
+    create_local_key(&path).unwrap();
+    let signer = Signer::start(&config(dir.path(), LOCAL)).await.unwrap();
+    let secret = hex::decode(std::fs::read_to_string(&path).unwrap().trim()).unwrap();
+    let printed = [format!("{signer:?}"), format!("{signer:#?}")].concat().replace(char::is_whitespace, "");
+    assert!(printed.contains("payments") && printed.contains("Local(..)"), "{printed}");
+    for secret in [secret.as_slice(), &sha2::Sha256::digest(TOKEN), TOKEN.as_bytes()] {
+        let bytes = format!("{:?}", &secret[..8]).replace(' ', "");
+        let bytes = bytes.trim_matches(['[', ']']);
+        assert!(!printed.contains(bytes) && !printed.contains(&hex::encode(&secret[..8])), "{bytes} {printed}");
+    }
+    assert!(!printed.contains(TOKEN));
+    signer.serve(std::future::ready(())).await;
 }

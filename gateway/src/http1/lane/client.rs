@@ -1,0 +1,237 @@
+//! A client's connection: heads, one after the other, and its end.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::io::poll_read_buf;
+
+use super::Buffers;
+use crate::http1::door::FIRST_HEAD_IN_DRAIN;
+use crate::http1::fields::Field;
+use crate::http1::head::{self, Head, Limits, Refusal};
+use crate::listen::ClientStream;
+
+/// What a client may send ahead, at most, while its request is answered.
+const AHEAD: usize = 16 << 10;
+/// After an answer to a request that was not read whole, so much more is read and dropped, so that the client gets to
+/// see the answer before the connection is reset.
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// A client's connection.
+pub(super) struct Client<'a> {
+    pub(super) io: ClientStream,
+    /// What was read and is not used up.
+    pub(super) input: Vec<u8>,
+    /// The header lines of the head that was read last.
+    pub(super) fields: Vec<Field>,
+    pub(super) timer: Timer,
+    /// Since when the client sends no more.
+    pub(super) half_closed: Option<Instant>,
+    /// Whether a request has come by this connection.
+    used: bool,
+    draining: Draining,
+    buffers: &'a Buffers,
+}
+
+/// How a wait for the next head ended, other than with a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoHead {
+    /// The client is gone, was idle for too long, or the gateway is draining: there is nobody to answer.
+    Closed,
+    /// The client sent what is refused.
+    Refused(Refusal),
+}
+
+/// One timer for all that a connection waits for, one after the other.
+#[derive(Default)]
+pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Ready when it is `at`.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if sleep.deadline() != at {
+            sleep.as_mut().reset(at);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+/// Whether the gateway is draining.
+enum Draining {
+    No(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Since(Instant),
+}
+
+impl Draining {
+    /// Since when it has been.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
+        if let Self::No(begun) = self
+            && begun.as_mut().poll(cx).is_ready()
+        {
+            *self = Self::Since(Instant::now());
+        }
+        match self {
+            Self::No(_) => None,
+            Self::Since(begun) => Some(*begun),
+        }
+    }
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(io: ClientStream, mut drain: watch::Receiver<bool>, buffers: &'a Buffers) -> Self {
+        let draining = Box::pin(async move {
+            let _ = drain.wait_for(|draining| *draining).await;
+        });
+        Self {
+            io,
+            input: Vec::new(),
+            fields: Vec::new(),
+            timer: Timer::default(),
+            half_closed: None,
+            used: false,
+            draining: Draining::No(draining),
+            buffers,
+        }
+    }
+
+    /// Waits for the next request's head: up to `idle` for its first byte, up to `whole` from there to its last.
+    pub(super) async fn next_head(&mut self, limits: Limits, idle: Duration, whole: Duration) -> Result<Head, NoHead> {
+        let begun = Instant::now();
+        let mut whole_by = (!self.input.is_empty()).then(|| begun + whole);
+        // RFC 9112, 2.2: one empty line before a request is let pass.
+        let mut skipped = false;
+        let mut fresh = 0;
+        poll_fn(|cx| loop {
+            if !skipped && self.input.starts_with(b"\r\n") {
+                self.input.drain(..2);
+                (skipped, fresh) = (true, 0);
+            }
+            // Without another line there is nothing new to judge, but for a head that is too large.
+            let more = &self.input[fresh..];
+            if memchr::memchr(b'\n', more).is_some() || !more.is_empty() && self.input.len() >= limits.size {
+                fresh = self.input.len();
+                match head::parse(&self.input, limits, &mut self.fields) {
+                    Ok(Some(head)) => {
+                        self.used = true;
+                        return Poll::Ready(Ok(head));
+                    }
+                    Ok(None) => {}
+                    Err(refusal) => return Poll::Ready(Err(NoHead::Refused(refusal))),
+                }
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => whole_by = whole_by.or_else(|| Some(Instant::now() + whole)),
+                Poll::Ready(_) => return Poll::Ready(Err(NoHead::Closed)),
+                Poll::Pending => {
+                    if self.input.is_empty() {
+                        let mut until = begun + idle;
+                        if let Some(since) = self.draining.poll(cx) {
+                            // A client that has just connected is about to ask.
+                            until = if self.used { begun } else { since + FIRST_HEAD_IN_DRAIN };
+                        }
+                        ready!(self.timer.poll(cx, until));
+                        return Poll::Ready(Err(NoHead::Closed));
+                    }
+                    ready!(self.timer.poll(cx, whole_by.unwrap_or(begun + whole)));
+                    return Poll::Ready(Err(NoHead::Refused(Refusal::Timeout)));
+                }
+            }
+        })
+        .await
+    }
+
+    /// Whether no other request is wanted by this connection.
+    pub(super) fn is_draining(&self, drain: &watch::Receiver<bool>) -> bool {
+        matches!(self.draining, Draining::Since(_)) || *drain.borrow()
+    }
+
+    /// Reads once. While nothing is there, no memory is held.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            self.input = self.buffers.take();
+        } else if self.input.len() == self.input.capacity() {
+            self.input.reserve(self.input.len());
+        }
+        let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input);
+        if self.input.is_empty() {
+            self.buffers.put(std::mem::take(&mut self.input));
+        }
+        read
+    }
+
+    /// While a request is answered, looks whether its client is still there. What it sends is kept for its turn; when
+    /// it sends no more, that is noted.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.half_closed.is_none() && self.input.len() < AHEAD {
+            match self.poll_fill(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => self.half_closed = Some(Instant::now()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of this, or fails when the client takes nothing for so long.
+    pub(super) async fn write(&mut self, bytes: &[u8], wait: Duration) -> io::Result<()> {
+        let mut at = 0;
+        let mut by = None;
+        poll_fn(|cx| {
+            while at < bytes.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &bytes[at..]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(n)) => (at, by) = (at + n, None),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        let by = *by.get_or_insert_with(|| Instant::now() + wait);
+                        ready!(self.timer.poll(cx, by));
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    }
+                }
+            }
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Pending => {
+                    let by = *by.get_or_insert_with(|| Instant::now() + wait);
+                    ready!(self.timer.poll(cx, by));
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
+                done => done,
+            }
+        })
+        .await
+    }
+
+    /// Ends the connection. `unread`: the client may still be sending.
+    pub(super) async fn close(mut self, unread: bool) {
+        let _ = timeout(LINGER_TIME, async {
+            self.io.shutdown().await?;
+            let mut left = if unread && self.half_closed.is_none() { LINGER_BYTES } else { 0 };
+            let mut dropped = self.buffers.take();
+            while left > 0 {
+                dropped.clear();
+                match self.io.read_buf(&mut dropped).await? {
+                    0 => break,
+                    n => left = left.saturating_sub(n),
+                }
+            }
+            self.buffers.put(dropped);
+            io::Result::Ok(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        self.buffers.put(std::mem::take(&mut self.input));
+    }
+}

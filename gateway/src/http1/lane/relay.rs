@@ -1,0 +1,243 @@
+//! One direction of a message's body: what is read is judged and written on; while it waits to be written, nothing more
+//! is read.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use super::Buffers;
+use crate::http1::body::Body;
+use crate::http1::head::Refusal;
+
+/// Hex digits, and the line's end, of a chunk that is made here.
+const CHUNK_HEAD: usize = 10;
+
+/// How a body is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// As it came.
+    Same,
+    /// It came until the connection's end, and goes on in chunks.
+    IntoChunks,
+    /// It came in chunks, and goes on until the connection's end.
+    OutOfChunks,
+}
+
+/// A body on its way.
+pub(super) struct Pump<'a> {
+    /// Where it ends; `None`: with the connection.
+    body: Option<Body>,
+    coding: Coding,
+    buffers: &'a Buffers,
+    /// What waits to be written.
+    out: Vec<u8>,
+    at: usize,
+    ended: bool,
+    dirty: bool,
+    /// What it waits for, when it is pending.
+    pub(super) waiting: Waiting,
+    /// Whether anything moved since this was last set to false.
+    pub(super) moved: bool,
+    /// Bytes of content passed on.
+    pub(super) content: u64,
+    /// The most there may be.
+    limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Read,
+    Write,
+}
+
+/// Why a body stops short.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Its source failed, or ended before the body did.
+    Source(io::Error),
+    /// It is not framed as it must be.
+    Refused(Refusal),
+    /// It is larger than it may be.
+    TooLarge,
+    /// Its destination takes no more.
+    Sink(io::Error),
+}
+
+impl<'a> Pump<'a> {
+    pub(super) fn new(body: Option<Body>, coding: Coding, limit: u64, buffers: &'a Buffers) -> Self {
+        Self {
+            body,
+            coding,
+            buffers,
+            out: Vec::new(),
+            at: 0,
+            ended: false,
+            dirty: false,
+            waiting: Waiting::Read,
+            moved: false,
+            content: 0,
+            limit,
+        }
+    }
+
+    /// Judges bytes that were read already, and appends what is to be written of them to `out`. Answers how many
+    /// belong to the body.
+    pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Stop> {
+        let Some(body) = &mut self.body else {
+            self.content += bytes.len() as u64;
+            if self.coding == Coding::IntoChunks && !bytes.is_empty() {
+                out.extend_from_slice(format!("{:08x}\r\n", bytes.len()).as_bytes());
+                out.extend_from_slice(bytes);
+                out.extend_from_slice(b"\r\n");
+            } else {
+                out.extend_from_slice(bytes);
+            }
+            return Ok(bytes.len());
+        };
+        let taken = if self.coding == Coding::OutOfChunks {
+            body.advance_with(bytes, |content| out.extend_from_slice(content))
+        } else {
+            body.advance(bytes).inspect(|taken| out.extend_from_slice(&bytes[..*taken]))
+        };
+        let taken = taken.map_err(Stop::Refused)?;
+        self.content = body.content();
+        self.ended = body.is_done();
+        if self.content > self.limit { Err(Stop::TooLarge) } else { Ok(taken) }
+    }
+
+    /// Whether all of it has been read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether all of it has been read and written.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && self.out.is_empty() && !self.dirty
+    }
+
+    /// Moves what can be moved. What is read beyond the body's end goes to `surplus`.
+    pub(super) fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+        surplus: &mut Vec<u8>,
+    ) -> Poll<Result<(), Stop>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            self.waiting = Waiting::Write;
+            while self.at < self.out.len() {
+                match ready!(Pin::new(&mut *sink).poll_write(cx, &self.out[self.at..])) {
+                    Ok(0) => return Poll::Ready(Err(Stop::Sink(io::ErrorKind::WriteZero.into()))),
+                    Ok(n) => self.at += n,
+                    Err(error) => return Poll::Ready(Err(Stop::Sink(error))),
+                }
+                self.moved = true;
+                self.dirty = true;
+            }
+            self.out.clear();
+            self.at = 0;
+            if self.ended {
+                self.release();
+                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(Stop::Sink)?;
+                self.dirty = false;
+                return Poll::Ready(Ok(()));
+            }
+            self.waiting = Waiting::Read;
+            match self.poll_source(cx, source, surplus) {
+                Poll::Ready(Ok(())) => self.moved = true,
+                Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+                Poll::Pending => {
+                    self.release();
+                    if self.dirty && Pin::new(&mut *sink).poll_flush(cx).map_err(Stop::Sink)?.is_ready() {
+                        self.dirty = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn release(&mut self) {
+        self.buffers.put(std::mem::take(&mut self.out));
+    }
+
+    /// Reads once, and judges what came.
+    fn poll_source<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        surplus: &mut Vec<u8>,
+    ) -> Poll<Result<(), Stop>> {
+        if self.out.capacity() == 0 {
+            self.out = self.buffers.take();
+        }
+        match self.coding {
+            Coding::Same => {
+                let n = ready!(poll_read_buf(Pin::new(source), cx, &mut self.out)).map_err(Stop::Source)?;
+                let Some(body) = &mut self.body else {
+                    self.content += n as u64;
+                    self.ended = n == 0;
+                    return Poll::Ready(Ok(()));
+                };
+                if n == 0 {
+                    return Poll::Ready(Err(Stop::Source(io::ErrorKind::UnexpectedEof.into())));
+                }
+                let taken = body.advance(&self.out).map_err(Stop::Refused)?;
+                surplus.extend_from_slice(&self.out[taken..]);
+                self.out.truncate(taken);
+                self.content = body.content();
+                self.ended = body.is_done();
+                Poll::Ready(if self.content > self.limit { Err(Stop::TooLarge) } else { Ok(()) })
+            }
+            Coding::IntoChunks => {
+                self.out.resize(CHUNK_HEAD, 0);
+                let read = poll_read_buf(Pin::new(source), cx, &mut self.out);
+                let Poll::Ready(read) = read else {
+                    self.out.clear();
+                    return Poll::Pending;
+                };
+                let n = read.map_err(Stop::Source)?;
+                self.content += n as u64;
+                if n == 0 {
+                    self.ended = true;
+                    self.out.clear();
+                    self.out.extend_from_slice(b"0\r\n\r\n");
+                } else {
+                    self.out[..CHUNK_HEAD].copy_from_slice(format!("{n:08x}\r\n").as_bytes());
+                    self.out.extend_from_slice(b"\r\n");
+                }
+                Poll::Ready(Ok(()))
+            }
+            Coding::OutOfChunks => {
+                let mut came = self.buffers.take();
+                let read = poll_read_buf(Pin::new(source), cx, &mut came);
+                let fed = match read {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(Stop::Source(error))),
+                    Poll::Ready(Ok(0)) => Poll::Ready(Err(Stop::Source(io::ErrorKind::UnexpectedEof.into()))),
+                    Poll::Ready(Ok(_)) => {
+                        let mut out = std::mem::take(&mut self.out);
+                        let fed = self.feed(&came, &mut out);
+                        self.out = out;
+                        Poll::Ready(fed.map(|taken| surplus.extend_from_slice(&came[taken..])))
+                    }
+                };
+                self.buffers.put(came);
+                fed
+            }
+        }
+    }
+}
+
+impl Drop for Pump<'_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

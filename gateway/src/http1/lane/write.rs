@@ -1,0 +1,239 @@
+//! Heads as they are passed on: what is kept of them, and what is put in.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::http1::fields::{Field, Name, members};
+use crate::http1::head::Head;
+use crate::http1::response::ResponseHead;
+use crate::policy::Fields;
+use crate::policy::forward::{self, Origin, X_REQUEST_ID};
+use crate::policy::headers::HeaderPolicy;
+use crate::policy::limit::{Limit, Verdict};
+
+/// A head's lines, as policy sees them.
+pub(super) struct Lines<'a> {
+    pub(super) head: &'a [u8],
+    pub(super) fields: &'a [Field],
+}
+
+impl Fields for Lines<'_> {
+    fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (field.name(self.head), field.value(self.head)))
+    }
+}
+
+impl Lines<'_> {
+    fn of(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        self.fields.iter().filter(move |field| field.name == name).map(|field| field.value(self.head))
+    }
+
+    /// The first line of this name.
+    pub(super) fn first(&self, name: Name) -> Option<&[u8]> {
+        self.of(name).next()
+    }
+
+    /// Whether `Connection` has this option.
+    pub(super) fn connection(&self, option: &[u8]) -> bool {
+        self.of(Name::Connection).any(|value| members(value).any(|member| member.eq_ignore_ascii_case(option)))
+    }
+
+    /// Whether `Connection` names this field, which then is between two neighbours only (RFC 9110, 7.6.1).
+    fn names(&self, field: &Field) -> bool {
+        self.of(Name::Connection).any(|value| {
+            members(value).any(|member| member.eq_ignore_ascii_case(field.name(self.head)))
+        })
+    }
+
+    /// Whether `Connection` has options beyond the usual, and may name a field.
+    fn has_options(&self) -> bool {
+        let usual = |member: &[u8]| {
+            [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|usual| member.eq_ignore_ascii_case(usual))
+        };
+        self.of(Name::Connection).any(|value| !members(value).all(usual))
+    }
+}
+
+/// Appends the head of a request as a server gets it.
+pub(super) fn request(
+    out: &mut Vec<u8>,
+    head: &Head,
+    lines: &Lines<'_>,
+    origin: &Origin,
+    request_id: &str,
+    server: &str,
+    upgrade: bool,
+) {
+    out.extend_from_slice(&lines.head[head.method.clone()]);
+    out.push(b' ');
+    out.extend_from_slice(&lines.head[head.path()]);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let options = lines.has_options();
+    for field in lines.fields {
+        let drop = match field.name {
+            Name::Connection | Name::HopByHop => true,
+            Name::Upgrade => !upgrade,
+            // The only value that has a meaning beyond one connection.
+            Name::Te => !field.value(lines.head).eq_ignore_ascii_case(b"trailers"),
+            Name::Host | Name::ContentLength | Name::TransferEncoding => false,
+            _ => forward::is_forged(field.name(lines.head)) || options && lines.names(field),
+        };
+        if !drop {
+            out.extend_from_slice(field.line(lines.head));
+        }
+    }
+    let host = lines.first(Name::Host);
+    if host.is_none() {
+        put(out, "host", server.as_bytes());
+    }
+    if upgrade {
+        put(out, "connection", b"upgrade");
+    }
+    forward::headers(origin, host, request_id, lines, |name, value| put(out, name, value));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What every answer is given.
+pub(super) struct Edits<'a> {
+    pub(super) policy: &'a HeaderPolicy,
+    pub(super) https: bool,
+    pub(super) limit: Option<&'a (Arc<Limit>, Verdict)>,
+    pub(super) request_id: &'a str,
+}
+
+impl Edits<'_> {
+    /// Appends the lines that are set on every answer.
+    pub(super) fn set(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.policy.lines(self.https));
+        if let Some((limit, verdict)) = self.limit {
+            limit.headers(*verdict, |name, value| put(out, name, value));
+        }
+        put(out, X_REQUEST_ID, self.request_id.as_bytes());
+    }
+
+    /// Whether a server's line gives way to one of these, or is taken off.
+    fn replaces(&self, name: &[u8]) -> bool {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        is(X_REQUEST_ID)
+            || self.limit.is_some_and(|(_, verdict)| {
+                is("ratelimit") || is("ratelimit-policy") || !verdict.allowed && is("retry-after")
+            })
+            || self.policy.replaces(name, self.https)
+    }
+}
+
+/// What a client is told of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing: in HTTP/1.1, it stays.
+    Nothing,
+    /// That it stays, in HTTP/1.0.
+    KeepAlive,
+    /// That it ends.
+    Close,
+    /// That it is a tunnel from here on.
+    Upgrade,
+}
+
+impl Told {
+    pub(super) fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Nothing => {}
+            Self::KeepAlive => put(out, "connection", b"keep-alive"),
+            Self::Close => put(out, "connection", b"close"),
+            Self::Upgrade => put(out, "connection", b"upgrade"),
+        }
+    }
+}
+
+/// Appends the head of a server's answer as the client gets it. `framing`: the line that frames its body anew.
+pub(super) fn response(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    lines: &Lines<'_>,
+    edits: &Edits<'_>,
+    told: Told,
+    framing: Option<&[u8]>,
+) {
+    status_line(out, head.status, &lines.head[head.reason.clone()]);
+    let options = lines.has_options();
+    let mut dated = false;
+    for field in lines.fields {
+        let drop = match field.name {
+            Name::Connection | Name::HopByHop => true,
+            Name::Upgrade => told != Told::Upgrade,
+            Name::TransferEncoding => framing.is_some(),
+            // RFC 9110, 8.6: none with a status that has no body.
+            Name::ContentLength => matches!(head.status, 100..200 | 204),
+            Name::SetCookie => {
+                if let Some(cookie) = edits.policy.cookie(field.value(lines.head)) {
+                    put(out, "set-cookie", &cookie);
+                    continue;
+                }
+                edits.replaces(b"set-cookie")
+            }
+            Name::Date => {
+                dated = true;
+                edits.replaces(b"date")
+            }
+            _ => edits.replaces(field.name(lines.head)) || options && lines.names(field),
+        };
+        if !drop {
+            out.extend_from_slice(field.line(lines.head));
+        }
+    }
+    out.extend_from_slice(framing.unwrap_or_default());
+    if !dated {
+        // RFC 9110, 6.6.1.
+        put(out, "date", date().as_bytes());
+    }
+    edits.set(out);
+    told.put(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of an interim answer (RFC 9110, 15.2): as it came, but for what is between neighbours.
+pub(super) fn interim(out: &mut Vec<u8>, head: &ResponseHead, lines: &Lines<'_>) {
+    status_line(out, head.status, &lines.head[head.reason.clone()]);
+    for field in lines.fields {
+        if !matches!(field.name, Name::Connection | Name::HopByHop | Name::Upgrade | Name::ContentLength)
+            && !lines.names(field)
+        {
+            out.extend_from_slice(field.line(lines.head));
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend([status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8));
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a header line.
+pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The time, as `Date` has it.
+pub(super) fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
+}
+
+/// The host of a `Host` line: lower case, without port, brackets, and a root's dot.
+pub(super) fn host(line: Option<&[u8]>) -> Cow<'_, str> {
+    let text = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
+    let host = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => text,
+    };
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+    if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
+}
