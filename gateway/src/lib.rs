@@ -101,7 +101,10 @@ impl Gateway {
         let (mut threads, mut handles) = (Vec::new(), Vec::new());
         for n in 0..workers {
             let (handle, thread) = worker_thread(n).map_err(|error| StartError(error.to_string()))?;
+            let lane = http1::lane::Lane::new(prepared.live.clone());
+            handle.spawn(lane.clone().sweep());
             let worker = Worker {
+                lane,
                 live: prepared.live.clone(),
                 proxy: proxy::edge_proxy(prepared.live.clone()),
                 drain: draining.clone(),

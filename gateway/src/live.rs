@@ -27,7 +27,7 @@ use crate::weights::Weights;
 /// What every worker and every request can see.
 #[derive(Debug)]
 pub struct Live {
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The access log.
@@ -36,8 +36,11 @@ pub struct Live {
 
 impl Live {
     pub(crate) fn new(snapshot: Snapshot, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        let live =
-            Self { snapshot: ArcSwap::from_pointee(snapshot), metrics, access_log: ArcSwap::from_pointee(access_log) };
+        let live = Self {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            metrics,
+            access_log: ArcSwap::from_pointee(access_log),
+        };
         live.publish();
         live
     }
@@ -46,6 +49,11 @@ impl Live {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Where the snapshot in force is found, for who looks often.
+    pub(crate) fn shared_snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
+        self.snapshot.clone()
     }
 
     /// Puts a snapshot in force, for every request that begins from now on, on every worker.

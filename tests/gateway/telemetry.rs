@@ -74,7 +74,8 @@ fn what_an_upstream_sends_is_not_quoted() {
         let reply = edge.client().get("/");
         reply.is_problem(502, "upstream-unavailable");
         let line = edge.wait_log("the request", |line| line["path"] == "/");
-        assert_eq!(line["error"], "Upstream InvalidHTTPHeader", "{line}");
+        let error = line["error"].as_str().expect("an error");
+        assert!(error.starts_with("Upstream InvalidHTTPHeader"), "{line}");
         assert!(!reply.text().contains("SECRET") && !edge.keygate.logs().contains("SECRET"), "{}", edge.keygate.logs());
     }
 }

@@ -163,7 +163,8 @@ fn a_body_that_drips_for_ever_is_408() {
 fn a_body_that_stops_over_http2_is_408_and_no_fault_of_the_server() {
     let (raw, home) = (RawOrigin::start(vec![Step::ReadToEnd]), tls_home(&Ca::new(), &["example.com"]));
     let upstream = "timeouts.first_byte = \"500ms\"";
-    let edge = Simple { servers: &[raw.server()], upstream, rest: TLS, ..Simple::default() }.start_in(&home);
+    let listener = "timeouts.request_body = \"500ms\"";
+    let edge = Simple { servers: &[raw.server()], listener, upstream, rest: TLS, ..Simple::default() }.start_in(&home);
     let silent = edge.post_http2_slowly("/", 3, 10);
     super::problem(silent.status, &silent.headers, &silent.body, (408, "request-timeout"));
     assert_eq!(edge.metric("keygate_upstream_errors_total", &[]), None);

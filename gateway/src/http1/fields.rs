@@ -26,7 +26,8 @@ pub enum Name {
     TransferEncoding,
     /// `Connection`.
     Connection,
-    /// `Keep-Alive`, `Proxy-Connection`: between two neighbours only, whether `Connection` names them or not.
+    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authorization`: between two neighbours only, whether `Connection` names
+    /// them or not.
     HopByHop,
     /// `TE`.
     Te,
@@ -57,6 +58,7 @@ impl Name {
             10 if is("keep-alive") => Self::HopByHop,
             14 if is("content-length") => Self::ContentLength,
             16 if is("proxy-connection") => Self::HopByHop,
+            19 if is("proxy-authorization") => Self::HopByHop,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             _ => Self::Other,
         }

@@ -4,4 +4,5 @@ pub mod body;
 pub mod door;
 pub mod fields;
 pub mod head;
+pub(crate) mod lane;
 pub mod response;

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora_core::apps::{HttpServerApp, ServerApp};
-use pingora_core::protocols::http::ServerSession;
+use pingora_core::apps::ServerApp;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -20,10 +19,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use crate::http1::door::{Door, FIRST_HEAD_IN_DRAIN, NoHead};
-use crate::http1::head::{Limits, Refusal};
+use crate::http1::door::{Door, FIRST_HEAD_IN_DRAIN};
+use crate::http1::head::Refusal;
+use crate::http1::lane::Lane;
 use crate::live::{ListenerPolicy, Live, Snapshot};
-use crate::proxy::{Edge, EdgeProxy, Http2};
+use crate::proxy::{EdgeProxy, Http2};
 
 /// A client's bytes, plain or out of TLS.
 pub type ClientStream = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>;
@@ -145,6 +145,7 @@ impl Slots {
 #[derive(Clone)]
 pub struct Worker {
     pub(crate) live: Arc<Live>,
+    pub(crate) lane: Arc<Lane>,
     pub(crate) proxy: Arc<EdgeProxy>,
     pub(crate) drain: watch::Receiver<bool>,
     pub(crate) connections: tokio_util::task::TaskTracker,
@@ -271,8 +272,11 @@ impl Worker {
             open: AtomicBool::new(false),
             refused: Mutex::new(None),
         });
-        let door = Box::new(Door::new(io, connection));
-        if h2 { self.serve_h2(door).await } else { self.serve_h1(door).await }
+        if h2 {
+            self.serve_h2(Box::new(Door::new(io, connection))).await;
+        } else {
+            self.lane.serve(io, &connection, self.drain.clone()).await;
+        }
     }
 
     async fn serve_h2(&self, mut door: Box<Door>) {
@@ -284,43 +288,6 @@ impl Worker {
         };
         if begun {
             Arc::new(Http2::new(self.proxy.clone(), timeouts.idle.0)).process_new(door, &self.drain).await;
-        }
-    }
-
-    async fn serve_h1(&self, mut door: Box<Door>) {
-        let mut drain = self.drain.clone();
-        loop {
-            let connection = door.connection().clone();
-            let snapshot = self.live.snapshot();
-            let policy = snapshot.listener(&connection);
-            let limits = Limits {
-                size: usize::try_from(policy.limits.head_size.0).unwrap_or(usize::MAX),
-                headers: usize::from(policy.limits.header_count),
-            };
-            let (idle, whole) = (policy.timeouts.idle.0, policy.timeouts.request_head.0);
-            let head = match door.next_head(limits, idle, whole, &mut drain).await {
-                Ok(head) => head,
-                Err(NoHead::Closed) => return,
-                Err(NoHead::Refused(refusal)) => {
-                    let answer = Edge::refuse(&self.live, &connection, refusal);
-                    door.refuse(&answer, policy.timeouts.send.0).await;
-                    return;
-                }
-            };
-            drop(snapshot);
-            let bytes = door.take_head(&head);
-            let mut session = ServerSession::new_http1(door);
-            session.set_pipelined_prefix(bytes);
-            // The door times the wait for the next head: this only says that there may be one.
-            session.set_keepalive(if *drain.borrow() { None } else { Some(idle.as_secs().max(1)) });
-            let Some(reused) = self.proxy.process_new_http(session, &self.drain).await else {
-                return;
-            };
-            let (stream, _) = reused.consume();
-            match stream.into_any().downcast::<Door>() {
-                Ok(same) => door = same,
-                Err(_) => unreachable!("pingora gives back the stream it was given"),
-            }
         }
     }
 }

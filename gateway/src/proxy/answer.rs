@@ -79,7 +79,7 @@ impl Edge {
     }
 
     /// The whole answer to a request that the front door refused, which is counted and logged here.
-    pub(crate) fn refuse(live: &Arc<Live>, connection: &Arc<Connection>, refusal: Refusal) -> Vec<u8> {
+    pub(crate) fn refuse(live: &Arc<Live>, connection: &Connection, refusal: Refusal) -> Vec<u8> {
         let snapshot = live.snapshot();
         let policy = snapshot.listener(connection);
         let (status, reason) = (refusal.status(), refusal.reason());

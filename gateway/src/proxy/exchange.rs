@@ -225,7 +225,7 @@ pub(crate) fn fresh_request_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-pub(super) fn timestamp(time: SystemTime) -> String {
+pub(crate) fn timestamp(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 

@@ -32,6 +32,7 @@ use crate::policy::decide::{
 };
 use crate::policy::forward;
 use exchange::Exchange;
+pub(crate) use exchange::{fresh_request_id, timestamp};
 
 /// pingora's proxy with our policy.
 pub type EdgeProxy = HttpProxy<Edge>;

@@ -109,39 +109,41 @@ impl<'a> Client<'a> {
         // RFC 9112, 2.2: one empty line before a request is let pass.
         let mut skipped = false;
         let mut fresh = 0;
-        poll_fn(|cx| loop {
-            if !skipped && self.input.starts_with(b"\r\n") {
-                self.input.drain(..2);
-                (skipped, fresh) = (true, 0);
-            }
-            // Without another line there is nothing new to judge, but for a head that is too large.
-            let more = &self.input[fresh..];
-            if memchr::memchr(b'\n', more).is_some() || !more.is_empty() && self.input.len() >= limits.size {
-                fresh = self.input.len();
-                match head::parse(&self.input, limits, &mut self.fields) {
-                    Ok(Some(head)) => {
-                        self.used = true;
-                        return Poll::Ready(Ok(head));
-                    }
-                    Ok(None) => {}
-                    Err(refusal) => return Poll::Ready(Err(NoHead::Refused(refusal))),
+        poll_fn(|cx| {
+            loop {
+                if !skipped && self.input.starts_with(b"\r\n") {
+                    self.input.drain(..2);
+                    (skipped, fresh) = (true, 0);
                 }
-            }
-            match self.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) => whole_by = whole_by.or_else(|| Some(Instant::now() + whole)),
-                Poll::Ready(_) => return Poll::Ready(Err(NoHead::Closed)),
-                Poll::Pending => {
-                    if self.input.is_empty() {
-                        let mut until = begun + idle;
-                        if let Some(since) = self.draining.poll(cx) {
-                            // A client that has just connected is about to ask.
-                            until = if self.used { begun } else { since + FIRST_HEAD_IN_DRAIN };
+                // Without another line there is nothing new to judge, but for a head that is too large.
+                let more = &self.input[fresh..];
+                if memchr::memchr(b'\n', more).is_some() || !more.is_empty() && self.input.len() >= limits.size {
+                    fresh = self.input.len();
+                    match head::parse(&self.input, limits, &mut self.fields) {
+                        Ok(Some(head)) => {
+                            self.used = true;
+                            return Poll::Ready(Ok(head));
                         }
-                        ready!(self.timer.poll(cx, until));
-                        return Poll::Ready(Err(NoHead::Closed));
+                        Ok(None) => {}
+                        Err(refusal) => return Poll::Ready(Err(NoHead::Refused(refusal))),
                     }
-                    ready!(self.timer.poll(cx, whole_by.unwrap_or(begun + whole)));
-                    return Poll::Ready(Err(NoHead::Refused(Refusal::Timeout)));
+                }
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => whole_by = whole_by.or_else(|| Some(Instant::now() + whole)),
+                    Poll::Ready(_) => return Poll::Ready(Err(NoHead::Closed)),
+                    Poll::Pending => {
+                        if self.input.is_empty() {
+                            let mut until = begun + idle;
+                            if let Some(since) = self.draining.poll(cx) {
+                                // A client that has just connected is about to ask.
+                                until = if self.used { begun } else { since + FIRST_HEAD_IN_DRAIN };
+                            }
+                            ready!(self.timer.poll(cx, until));
+                            return Poll::Ready(Err(NoHead::Closed));
+                        }
+                        ready!(self.timer.poll(cx, whole_by.unwrap_or(begun + whole)));
+                        return Poll::Ready(Err(NoHead::Refused(Refusal::Timeout)));
+                    }
                 }
             }
         })

@@ -68,13 +68,14 @@ pub(super) enum Stop {
 
 impl<'a> Pump<'a> {
     pub(super) fn new(body: Option<Body>, coding: Coding, limit: u64, buffers: &'a Buffers) -> Self {
+        let ended = body.as_ref().is_some_and(Body::is_done);
         Self {
             body,
             coding,
             buffers,
             out: Vec::new(),
             at: 0,
-            ended: false,
+            ended,
             dirty: false,
             waiting: Waiting::Read,
             moved: false,
@@ -106,6 +107,12 @@ impl<'a> Pump<'a> {
         self.content = body.content();
         self.ended = body.is_done();
         if self.content > self.limit { Err(Stop::TooLarge) } else { Ok(taken) }
+    }
+
+    /// Gives it what is to be written before anything else.
+    pub(super) fn prime(&mut self, out: Vec<u8>) {
+        self.release();
+        self.out = out;
     }
 
     /// Whether all of it has been read.

@@ -41,9 +41,8 @@ impl Lines<'_> {
 
     /// Whether `Connection` names this field, which then is between two neighbours only (RFC 9110, 7.6.1).
     fn names(&self, field: &Field) -> bool {
-        self.of(Name::Connection).any(|value| {
-            members(value).any(|member| member.eq_ignore_ascii_case(field.name(self.head)))
-        })
+        self.of(Name::Connection)
+            .any(|value| members(value).any(|member| member.eq_ignore_ascii_case(field.name(self.head))))
     }
 
     /// Whether `Connection` has options beyond the usual, and may name a field.

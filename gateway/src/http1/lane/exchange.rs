@@ -1,0 +1,586 @@
+//! One request and its answer.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Lane;
+use super::attempt::{Answered, Attempt, Bounds, Failure, HALF_CLOSED};
+use super::client::Client;
+use super::pool::connect;
+use super::relay::{Coding, Pump, Stop, Waiting};
+use super::write::{self, Edits, Lines, Told};
+use crate::http1::body::Body;
+use crate::http1::fields::{Field, Name};
+use crate::http1::head::{Framing, Head};
+use crate::http1::response::{self, Malformed};
+use crate::listen::Connection;
+use crate::live::{ListenerPolicy, Snapshot};
+use crate::policy::decide::{
+    Answer, Decision, Request, Then, body_too_large, decide, request_timeout, upstream_timeout, upstream_unavailable,
+};
+use crate::policy::forward::{self, Origin};
+use crate::problem::{CONTENT_TYPE, Problem};
+use crate::proxy::{fresh_request_id, timestamp};
+use crate::telemetry::access_log::Line;
+use crate::upstream::Upstream;
+
+/// Attempts at an upstream's servers, in all.
+const MAX_ATTEMPTS: usize = 5;
+
+/// What becomes of the connection.
+pub(super) enum After {
+    /// It waits for the next request.
+    Next,
+    /// It ends; the client may still be sending.
+    Close { unread: bool },
+    /// It has ended.
+    Gone,
+}
+
+/// A request, and what is known of it along the way.
+struct Exchange<'a> {
+    lane: &'a Lane,
+    connection: &'a Connection,
+    listener: &'a ListenerPolicy,
+    /// The request's head.
+    input: Vec<u8>,
+    fields: Vec<Field>,
+    head: Head,
+    started: Instant,
+    origin: Origin,
+    request_id: String,
+    host: String,
+    decision: Decision,
+    /// Whether the client's connection can serve another request.
+    keep: bool,
+    told: Record,
+}
+
+/// What the log tells of it besides.
+struct Record {
+    server: Option<SocketAddr>,
+    status: u16,
+    first_byte: Option<Duration>,
+    bytes_in: u64,
+    bytes_out: u64,
+    error: Option<String>,
+}
+
+/// Why there is no answer to pass on.
+enum NoAnswer {
+    /// The gateway answers in the server's place.
+    Instead(Answer),
+    /// The client is gone.
+    Gone,
+}
+
+/// Answers a request, whose head has been read.
+pub(super) async fn run(
+    lane: &Lane,
+    client: &mut Client<'_>,
+    connection: &Connection,
+    head: Head,
+    drain: &watch::Receiver<bool>,
+) -> After {
+    let started = Instant::now();
+    let snapshot = lane.snapshot();
+    let listener = snapshot.listener(connection);
+    let input = std::mem::take(&mut client.input);
+    let fields = std::mem::take(&mut client.fields);
+    let lines = Lines { head: &input[..head.len], fields: &fields };
+    let origin = forward::origin(connection.peer.ip(), connection.tls.is_some(), &lines, &listener.trusted_proxies);
+    let request_id = origin.request_id.clone().unwrap_or_else(fresh_request_id);
+    let host = write::host(lines.first(Name::Host)).into_owned();
+    let keep = if head.http10 { lines.connection(b"keep-alive") } else { !lines.connection(b"close") };
+    let decision = judge(&snapshot, &listener, &head, &lines, &host, &origin);
+    lane.live.metrics.decided(&decision);
+    let told = Record { server: None, status: 499, first_byte: None, bytes_in: 0, bytes_out: 0, error: None };
+    let keep = keep && !client.is_draining(drain);
+    let mut exchange = Exchange {
+        lane,
+        connection,
+        listener: &listener,
+        input,
+        fields,
+        head,
+        started,
+        origin,
+        request_id,
+        host,
+        decision,
+        keep,
+        told,
+    };
+    let after = exchange.serve(client).await;
+    exchange.tell();
+    client.fields = std::mem::take(&mut exchange.fields);
+    lane.buffers.put(std::mem::take(&mut exchange.input));
+    after
+}
+
+fn judge(
+    snapshot: &Snapshot,
+    listener: &ListenerPolicy,
+    head: &Head,
+    lines: &Lines<'_>,
+    host: &str,
+    origin: &Origin,
+) -> Decision {
+    let text = |range: Range<usize>| std::str::from_utf8(&lines.head[range]).unwrap_or_default();
+    let announced = match head.framing {
+        Framing::Length(length) => length,
+        Framing::Chunked => 0,
+    };
+    let client = origin.client;
+    let request = Request { method: text(head.method.clone()), target: text(head.path()), host, announced, client };
+    decide(snapshot, listener, &request, lines)
+}
+
+impl Exchange<'_> {
+    fn lines(&self) -> Lines<'_> {
+        Lines { head: &self.input[..self.head.len], fields: &self.fields }
+    }
+
+    fn method(&self) -> &str {
+        std::str::from_utf8(&self.input[self.head.method.clone()]).unwrap_or_default()
+    }
+
+    async fn serve(&mut self, client: &mut Client<'_>) -> After {
+        let limit = self.decision.body_limit;
+        let mut upload = Pump::new(Some(Body::new(self.head.framing)), Coding::Same, limit, &self.lane.buffers);
+        // What came with the head: the body's part goes on with it, the next request's waits.
+        let mut body = Vec::new();
+        match upload.feed(&self.input[self.head.len..], &mut body) {
+            Ok(taken) => client.input.extend_from_slice(&self.input[self.head.len + taken..]),
+            Err(stop) => {
+                let answer = self.refused(&stop);
+                return self.answer(client, &answer, true).await;
+            }
+        }
+        self.input.truncate(self.head.len);
+        if let Then::Answer(answer) = &self.decision.then {
+            let answer = answer.clone();
+            return self.answer(client, &answer, self.head.framing != Framing::Length(0)).await;
+        }
+        let upgrade =
+            !self.head.http10 && self.lines().connection(b"upgrade") && self.lines().first(Name::Upgrade).is_some();
+        let asked = self.ask(client, &mut upload, &body, upgrade).await;
+        self.told.bytes_in = upload.content;
+        match asked {
+            Ok((server, answered)) if answered.head.status == 101 => self.tunnel(client, server, &answered).await,
+            Ok((server, answered)) => self.pass_on(client, upload, server, answered).await,
+            Err(NoAnswer::Gone) => After::Gone,
+            Err(NoAnswer::Instead(answer)) => {
+                self.answer(client, &answer, self.head.framing != Framing::Length(0)).await
+            }
+        }
+    }
+
+    /// Asks one server after the other, until there is the head of an answer.
+    async fn ask(
+        &mut self,
+        client: &mut Client<'_>,
+        upload: &mut Pump<'_>,
+        body: &[u8],
+        upgrade: bool,
+    ) -> Result<(TcpStream, Answered), NoAnswer> {
+        let upstream = self.decision.upstream.clone().ok_or(NoAnswer::Gone)?;
+        // A body that has not come whole cannot be sent again.
+        let whole = upload.has_ended();
+        let mut tried: Vec<usize> = Vec::new();
+        let mut again = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let stale = again.is_some();
+            let next = again.take().or_else(|| {
+                let place = upstream.pick(&tried)?;
+                Some((place, upstream.servers[place].address()?))
+            });
+            let Some((place, address)) = next else { break };
+            self.told.server = Some(address);
+            let pooled = if stale { None } else { self.lane.pool.take(address) };
+            let reused = pooled.is_some();
+            let mut server = match pooled {
+                Some(server) => server,
+                None => match self.connect(&upstream, place, address).await {
+                    Ok(server) => server,
+                    Err(error) => {
+                        tried.push(place);
+                        if upstream.pick(&tried).is_none() {
+                            return Err(self.failed(&upstream, error.kind() == io::ErrorKind::TimedOut));
+                        }
+                        continue;
+                    }
+                },
+            };
+            let mut request = self.lane.buffers.take();
+            let name = upstream.servers[place].server.as_str();
+            let lines = self.lines();
+            write::request(&mut request, &self.head, &lines, &self.origin, &self.request_id, name, upgrade);
+            request.extend_from_slice(body);
+            let now = Instant::now();
+            let attempt = Attempt {
+                client: &mut *client,
+                upload: &mut *upload,
+                server: &mut server,
+                request: &request,
+                sent: 0,
+                bounds: self.bounds(&upstream),
+                to_head: self.method() == "HEAD",
+                interim: !self.head.http10,
+                expects: self.lines().first(Name::Expect).is_some(),
+                began: self.started,
+                since: now,
+                open: true,
+            };
+            let (answered, sent) = attempt.run(self.lane.buffers.take()).await;
+            self.lane.buffers.put(request);
+            match answered {
+                Ok(answered) if answered.head.status == 101 && !upgrade => {
+                    return Err(self.malformed(&upstream, Malformed::StatusLine));
+                }
+                Ok(answered) => {
+                    self.told.first_byte = Some(self.started.elapsed());
+                    return Ok((server, answered));
+                }
+                // RFC 9112, 9.3.1: it had been closed before the request came, and nothing is lost by asking again.
+                Err(Failure::Closed { silent: true, .. })
+                    if reused && whole && (sent == 0 || is_idempotent(self.method())) =>
+                {
+                    again = Some((place, address));
+                }
+                Err(failure) => return Err(self.no_answer(&upstream, failure)),
+            }
+        }
+        self.told.error.get_or_insert_with(|| "Upstream ConnectNoRoute".to_owned());
+        Err(self.failed(&upstream, false))
+    }
+
+    fn bounds(&self, upstream: &Upstream) -> Bounds {
+        Bounds { client: self.listener.timeouts, limits: self.listener.limits, server: upstream.timeouts }
+    }
+
+    async fn connect(&mut self, upstream: &Upstream, place: usize, address: SocketAddr) -> io::Result<TcpStream> {
+        let server = &upstream.servers[place];
+        match connect(address, upstream.timeouts.connect.0).await {
+            Ok(stream) => {
+                server.succeeded();
+                Ok(stream)
+            }
+            Err(error) => {
+                if is_theirs(&error) && server.failed() {
+                    tracing::warn!(upstream = upstream.name, server = %address, %error, "server left out");
+                }
+                self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
+                self.told.error = Some(format!("Upstream {}", kind_of(&error)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Passes an answer on, while the rest of the request goes the other way.
+    async fn pass_on(
+        &mut self,
+        client: &mut Client<'_>,
+        mut upload: Pump<'_>,
+        mut server: TcpStream,
+        answered: Answered,
+    ) -> After {
+        let Answered { head, fields, bytes } = answered;
+        let (body, coding, framing): (_, _, Option<&[u8]>) = match head.framing {
+            response::Framing::Length(length) => (Some(Body::new(Framing::Length(length))), Coding::Same, None),
+            // RFC 9112, 6.1: who asks in 1.0 knows no chunks. The body ends with the connection.
+            response::Framing::Chunked if self.head.http10 => {
+                (Some(Body::new(Framing::Chunked)), Coding::OutOfChunks, Some(b""))
+            }
+            response::Framing::Chunked => (Some(Body::new(Framing::Chunked)), Coding::Same, None),
+            response::Framing::UntilClose if self.head.http10 => (None, Coding::Same, None),
+            response::Framing::UntilClose => (None, Coding::IntoChunks, Some(b"transfer-encoding: chunked\r\n")),
+        };
+        let ends = self.head.http10 && (body.is_none() || coding == Coding::OutOfChunks);
+        self.keep &= upload.has_ended() && client.half_closed.is_none() && !ends;
+        let upstream = self.decision.upstream.clone();
+        let mut download = Pump::new(body, coding, u64::MAX, &self.lane.buffers);
+        let mut out = self.lane.buffers.take();
+        let told = match (self.keep, self.head.http10) {
+            (false, _) => Told::Close,
+            (true, true) => Told::KeepAlive,
+            (true, false) => Told::Nothing,
+        };
+        let lines = Lines { head: &bytes[..head.len], fields: &fields };
+        write::response(&mut out, &head, &lines, &self.edits(), told, framing);
+        let surplus = match download.feed(&bytes[head.len..], &mut out) {
+            Ok(taken) => bytes.len() - head.len > taken,
+            Err(_) => {
+                let failed = upstream.map(|upstream| self.malformed(&upstream, Malformed::Chunk));
+                return match failed {
+                    Some(NoAnswer::Instead(answer)) => self.answer(client, &answer, !upload.has_ended()).await,
+                    _ => After::Gone,
+                };
+            }
+        };
+        self.lane.buffers.put(bytes);
+        self.told.status = head.status;
+        download.prime(out);
+        let Some(upstream) = upstream else { return After::Gone };
+        let mut relay = Relay {
+            client,
+            upload: &mut upload,
+            server: &mut server,
+            download: &mut download,
+            bounds: self.bounds(&upstream),
+            began: self.started,
+            since: self.started,
+            surplus: Vec::new(),
+            open: true,
+        };
+        let done = poll_fn(|cx| relay.poll(cx)).await;
+        let (open, surplus) = (relay.open, surplus || !relay.surplus.is_empty());
+        (self.told.bytes_in, self.told.bytes_out) = (upload.content, download.content);
+        if let Err(why) = done {
+            if why.starts_with("Upstream") {
+                let what = if why.ends_with("ReadTimedout") { "timeout" } else { "failed" };
+                self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
+            }
+            self.told.error = Some(why.to_owned());
+            return After::Gone;
+        }
+        let sent = upload.is_done();
+        if let Some(address) = self.told.server.filter(|_| head.keep_alive && open && sent && !surplus) {
+            self.lane.pool.put(address, server, Instant::now(), upstream.timeouts.idle.0);
+        }
+        if self.keep { After::Next } else { After::Close { unread: !sent } }
+    }
+
+    /// After 101, bytes pass as they are, both ways, until both have ended.
+    async fn tunnel(&mut self, client: &mut Client<'_>, mut server: TcpStream, answered: &Answered) -> After {
+        let Answered { head, fields, bytes } = answered;
+        let mut out = self.lane.buffers.take();
+        let lines = Lines { head: &bytes[..head.len], fields };
+        write::response(&mut out, head, &lines, &self.edits(), Told::Upgrade, None);
+        out.extend_from_slice(&bytes[head.len..]);
+        self.told.status = 101;
+        let early = std::mem::take(&mut client.input);
+        let tunnel = async {
+            client.write(&out, self.listener.timeouts.send.0).await?;
+            tokio::io::AsyncWriteExt::write_all(&mut server, &early).await?;
+            tokio::io::copy_bidirectional(&mut client.io, &mut server).await
+        };
+        match tunnel.await {
+            Ok((up, down)) => {
+                self.told.bytes_in = up + early.len() as u64;
+                self.told.bytes_out = down + (bytes.len() - head.len) as u64;
+            }
+            Err(error) => self.told.error = Some(format!("Tunnel {}", kind_of(&error))),
+        }
+        self.lane.buffers.put(out);
+        After::Gone
+    }
+
+    fn edits(&self) -> Edits<'_> {
+        let route = self.decision.route.as_ref().and_then(|route| route.headers.as_ref());
+        Edits {
+            policy: route.unwrap_or(&self.listener.headers),
+            https: self.origin.https,
+            limit: self.decision.limit.as_ref(),
+            request_id: &self.request_id,
+        }
+    }
+
+    /// Answers in place of a server.
+    async fn answer(&mut self, client: &mut Client<'_>, answer: &Answer, unread: bool) -> After {
+        // A body that nobody reads would be taken for the next request: the connection ends instead.
+        let keep = self.keep && !unread && client.half_closed.is_none();
+        let told = match (keep, self.head.http10) {
+            (false, _) => Told::Close,
+            (true, true) => Told::KeepAlive,
+            (true, false) => Told::Nothing,
+        };
+        let problem = Problem::new(answer.status, answer.kind, &answer.detail, Some(&self.request_id));
+        let body = if answer.status == 204 { Vec::new() } else { problem.body() };
+        let mut out = self.lane.buffers.take();
+        write::status_line(&mut out, answer.status, problem.title.as_bytes());
+        if answer.status != 204 {
+            write::put(&mut out, "content-type", CONTENT_TYPE.as_bytes());
+            write::put(&mut out, "content-length", body.len().to_string().as_bytes());
+            write::put(&mut out, "cache-control", b"no-store");
+        }
+        if let Some((name, value)) = &answer.header {
+            write::put(&mut out, name, value.as_bytes());
+        }
+        write::put(&mut out, "date", write::date().as_bytes());
+        self.edits().set(&mut out);
+        told.put(&mut out);
+        out.extend_from_slice(b"\r\n");
+        if self.method() != "HEAD" {
+            out.extend_from_slice(&body);
+            self.told.bytes_out = body.len() as u64;
+        }
+        self.told.status = answer.status;
+        let written = client.write(&out, self.listener.timeouts.send.0).await;
+        self.lane.buffers.put(out);
+        match (written, keep) {
+            (Err(_), _) => After::Gone,
+            (Ok(()), true) => After::Next,
+            (Ok(()), false) => After::Close { unread },
+        }
+    }
+
+    fn no_answer(&mut self, upstream: &Upstream, failure: Failure) -> NoAnswer {
+        let (error, no_answer) = match failure {
+            Failure::Closed { error, .. } => (format!("Upstream {}", kind_of(&error)), self.failed(upstream, false)),
+            Failure::Late => ("Upstream ReadTimedout".to_owned(), self.failed(upstream, true)),
+            Failure::Malformed(malformed) => return self.malformed(upstream, malformed),
+            Failure::Body(stop) => return NoAnswer::Instead(self.refused(&stop)),
+            Failure::Slow => ("Downstream ReadTimedout".to_owned(), NoAnswer::Instead(request_timeout())),
+            Failure::Gone(why) => (format!("Downstream {why}"), NoAnswer::Gone),
+        };
+        self.told.error = Some(error);
+        no_answer
+    }
+
+    fn failed(&mut self, upstream: &Upstream, timed_out: bool) -> NoAnswer {
+        let what = if timed_out { "timeout" } else { "failed" };
+        self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
+        NoAnswer::Instead(if timed_out { upstream_timeout() } else { upstream_unavailable() })
+    }
+
+    fn malformed(&mut self, upstream: &Upstream, malformed: Malformed) -> NoAnswer {
+        self.told.error = Some(format!("Upstream InvalidHTTPHeader {malformed}"));
+        self.failed(upstream, false)
+    }
+
+    fn refused(&mut self, stop: &Stop) -> Answer {
+        match stop {
+            Stop::Refused(refusal) => {
+                self.lane.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
+                self.told.error = Some(format!("Downstream {}", refusal.reason()));
+                Answer::new(refusal.status(), "malformed-request", refusal.to_string())
+            }
+            _ => body_too_large(),
+        }
+    }
+
+    /// Counts the request, and writes its line.
+    fn tell(&mut self) {
+        self.decision.then = Then::Answer(Answer::new(0, "", ""));
+        let live = &self.lane.live;
+        let duration = self.started.elapsed();
+        let route = self.decision.route.as_ref().map(|route| route.name.as_str());
+        let upstream = self.decision.upstream.as_ref().map(|upstream| upstream.name.as_str());
+        let text = |range: Range<usize>| std::str::from_utf8(&self.input[range]).unwrap_or_default();
+        let method = text(self.head.method.clone());
+        live.metrics.answered(route.unwrap_or("-"), upstream.unwrap_or("-"), method, self.told.status, duration);
+        let log = live.access_log.load();
+        if !log.is_on() {
+            return;
+        }
+        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        log.log(&Line {
+            time: timestamp(SystemTime::now() - duration),
+            request_id: &self.request_id,
+            client: self.origin.client,
+            listener: &self.connection.listener,
+            protocol: if self.head.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            tls: self.connection.tls,
+            method,
+            host: &self.host,
+            path: text(self.head.path()).split('?').next().unwrap_or_default(),
+            status: self.told.status,
+            route,
+            upstream,
+            server: self.told.server,
+            bytes_in: self.told.bytes_in,
+            bytes_out: self.told.bytes_out,
+            duration_ms: milliseconds(duration),
+            upstream_ms: self.told.first_byte.map(milliseconds),
+            user_agent: self.lines().first(Name::UserAgent).and_then(|value| std::str::from_utf8(value).ok()),
+            error: self.told.error.as_deref(),
+        });
+    }
+}
+
+/// Both directions of an exchange, once its answer has begun.
+struct Relay<'a, 'c, 'b> {
+    client: &'a mut Client<'c>,
+    upload: &'a mut Pump<'b>,
+    server: &'a mut TcpStream,
+    download: &'a mut Pump<'b>,
+    bounds: Bounds,
+    began: Instant,
+    since: Instant,
+    /// What the server sent beyond its answer.
+    surplus: Vec<u8>,
+    /// Whether the rest of the request still goes on.
+    open: bool,
+}
+
+impl Relay<'_, '_, '_> {
+    /// Ready when the answer has been passed on whole.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        match self.download.poll(cx, self.server, &mut self.client.io, &mut self.surplus) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(Stop::Sink(_))) => return Poll::Ready(Err("Downstream WriteError")),
+            Poll::Ready(Err(Stop::Source(_))) => return Poll::Ready(Err("Upstream ReadError")),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err("Upstream InvalidHTTPBody")),
+            Poll::Pending => {}
+        }
+        if self.open && !self.upload.is_done() {
+            if let Poll::Ready(Err(_)) = self.upload.poll(cx, &mut self.client.io, self.server, &mut self.client.input)
+            {
+                self.open = false;
+            }
+        } else if self.client.poll_gone(cx).is_err() {
+            return Poll::Ready(Err("Downstream ConnectionClosed"));
+        }
+        if std::mem::take(&mut self.download.moved) | std::mem::take(&mut self.upload.moved) || self.since == self.began
+        {
+            self.since = Instant::now();
+        }
+        let (mut by, mut late) = match self.download.waiting {
+            Waiting::Write => (self.since + self.bounds.client.send.0, "Downstream WriteTimedout"),
+            Waiting::Read => (self.since + self.bounds.server.first_byte.0, "Upstream ReadTimedout"),
+        };
+        if let Some(since) = self.client.half_closed
+            && self.download.waiting == Waiting::Read
+            && since + HALF_CLOSED < by
+        {
+            (by, late) = (since + HALF_CLOSED, "Downstream ConnectionClosed");
+        }
+        self.client.timer.poll(cx, by).map(|()| Err(late))
+    }
+}
+
+/// RFC 9110, 9.2.2.
+fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+}
+
+/// Whether a connection that could not be opened says something of the server: no descriptor, port or memory left here
+/// does not.
+fn is_theirs(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, OutOfMemory, PermissionDenied};
+    !matches!(error.kind(), AddrNotAvailable | OutOfMemory | PermissionDenied)
+        && !matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
+/// An error's kind, in the words of the other lane.
+fn kind_of(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof};
+    match error.kind() {
+        ConnectionRefused => "ConnectRefused",
+        TimedOut => "ConnectTimedout",
+        HostUnreachable | NetworkUnreachable => "ConnectNoRoute",
+        UnexpectedEof => "ConnectionClosed",
+        _ => "ReadError",
+    }
+}
