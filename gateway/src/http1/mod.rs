@@ -1,7 +1,6 @@
 //! HTTP/1 at the front door: every byte a client sends is judged here, strictly, before anything else sees it.
 
 pub mod body;
-pub mod door;
 pub mod fields;
 pub mod head;
 pub(crate) mod lane;

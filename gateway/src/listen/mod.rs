@@ -6,11 +6,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use pingora_core::apps::ServerApp;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -19,11 +17,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use crate::http1::door::{Door, FIRST_HEAD_IN_DRAIN};
-use crate::http1::head::Refusal;
 use crate::http1::lane::Lane;
 use crate::live::{ListenerPolicy, Live, Snapshot};
-use crate::proxy::{EdgeProxy, Http2};
+use crate::proxy::{EdgeProxy, serve_http2};
+
+/// After an answer to a request that was not read whole, so much more is read and dropped, so that the client gets to
+/// see the answer before the connection is reset.
+pub(crate) const LINGER_BYTES: usize = 1 << 20;
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(2);
+/// While draining, a connection without a request so far is given so long for its first.
+pub(crate) const FIRST_HEAD_IN_DRAIN: Duration = Duration::from_millis(500);
 
 /// A client's bytes, plain or out of TLS.
 pub type ClientStream = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>;
@@ -42,10 +45,6 @@ pub struct Connection {
     /// The listener's policy when the connection was accepted; the live one counts while the listener exists.
     pub policy: Arc<ListenerPolicy>,
     pub(crate) fd: RawFd,
-    /// Bytes pass the front door unjudged: HTTP/2 frames, or a tunnel after an upgrade.
-    pub(crate) open: AtomicBool,
-    /// Why the request under way was refused in mid-body.
-    pub(crate) refused: Mutex<Option<Refusal>>,
 }
 
 /// A listening socket, shared by all workers.
@@ -262,32 +261,10 @@ impl Worker {
                 }
             }
         };
-        let connection = Arc::new(Connection {
-            listener,
-            peer,
-            tls,
-            h2,
-            policy,
-            fd,
-            open: AtomicBool::new(false),
-            refused: Mutex::new(None),
-        });
-        if h2 {
-            self.serve_h2(Box::new(Door::new(io, connection))).await;
-        } else {
-            self.lane.serve(io, &connection, self.drain.clone()).await;
+        let connection = Arc::new(Connection { listener, peer, tls, h2, policy, fd });
+        if !h2 {
+            return self.lane.serve(io, &connection, self.drain).await;
         }
-    }
-
-    async fn serve_h2(&self, mut door: Box<Door>) {
-        let timeouts = door.connection().policy.timeouts;
-        let begun = tokio::select! {
-            biased;
-            begun = door.expect_h2(timeouts.request_head.0) => begun,
-            () = drained_for(self.drain.clone(), FIRST_HEAD_IN_DRAIN) => false,
-        };
-        if begun {
-            Arc::new(Http2::new(self.proxy.clone(), timeouts.idle.0)).process_new(door, &self.drain).await;
-        }
+        serve_http2(self.proxy, io, connection, &self.drain).await;
     }
 }

@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(trusting.client, ip("198.51.100.7"));
         let stranger = origin(ip("::ffff:203.0.113.9"), false, &received, &trusted());
         assert_eq!(stranger.client, ip("203.0.113.9"));
-        let sent = headers(&stranger, None, &HeaderValue::from_static("fresh"), &received);
+        let sent = sent(&stranger, None, "fresh", &received);
         assert_eq!(value(&sent, "x-forwarded-for"), "203.0.113.9");
         // "Everybody" in IPv6 is nobody in IPv4.
         let v6 = ["::/0".parse().unwrap()];

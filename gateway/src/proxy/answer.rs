@@ -11,9 +11,8 @@ use pingora_proxy::Session;
 
 use super::Edge;
 use super::exchange::{Exchange, fresh_request_id, timestamp};
-use crate::http1::door::{LINGER_BYTES, LINGER_TIME};
 use crate::http1::head::Refusal;
-use crate::listen::Connection;
+use crate::listen::{Connection, LINGER_BYTES, LINGER_TIME};
 use crate::live::Live;
 use crate::policy::decide::Answer;
 use crate::problem::{CONTENT_TYPE, Problem};
@@ -43,17 +42,13 @@ impl Edge {
             response.insert_header(*name, value)?;
         }
         exchange.edit(&mut response)?;
-        // A body that nobody reads would be taken for the next request: the connection ends instead.
-        if !session.is_body_empty() {
-            session.set_keepalive(None);
-        }
         let no_body = session.req_header().method == http::Method::HEAD;
         session.write_response_header(Box::new(response), no_body).await?;
         if !no_body {
             session.write_response_body(Some(body), true).await?;
         }
         // Who was too slow is not waited for.
-        if session.is_http2() && answer.status != 408 {
+        if answer.status != 408 {
             let _ = tokio::time::timeout(LINGER_TIME, drop_body(session)).await;
         }
         Ok(true)
@@ -71,9 +66,6 @@ impl Edge {
             response.insert_header(*name, value)?;
         }
         exchange.edit(&mut response)?;
-        if !session.is_body_empty() {
-            session.set_keepalive(None);
-        }
         session.write_response_header(Box::new(response), true).await?;
         Ok(true)
     }

@@ -1,7 +1,6 @@
 //! One request and its answer: what is known of it along the way, and what is told of it at the end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{self, HeaderValue};
@@ -9,7 +8,6 @@ use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use crate::http1::head::Refusal;
 use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Live, Route, Snapshot};
 use crate::policy::decide::{Answer, Decision, Then};
@@ -36,7 +34,6 @@ pub struct Exchange {
     pub(super) body_in: u64,
     /// When the body began to arrive, and when its last part did.
     pub(super) body_times: Option<(Instant, Instant)>,
-    pub(super) tunnel: bool,
     pub(super) first_byte: Option<Duration>,
     pub(super) error: Option<String>,
     begun: Option<Begun>,
@@ -67,7 +64,6 @@ impl Default for Exchange {
             body_limit: u64::MAX,
             body_in: 0,
             body_times: None,
-            tunnel: false,
             first_byte: None,
             error: None,
             begun: None,
@@ -106,17 +102,6 @@ impl Exchange {
 
     pub(super) fn origin(&self) -> &Origin {
         &self.begun().origin
-    }
-
-    /// Why the front door refused the body under way, if it did.
-    pub(super) fn take_refusal(&self) -> Option<Refusal> {
-        self.begun.as_ref().and_then(|begun| begun.connection.refused.lock().take())
-    }
-
-    /// After 101, bytes pass as they are.
-    pub(super) fn open_tunnel(&mut self) {
-        self.tunnel = true;
-        self.begun().connection.open.store(true, Ordering::Relaxed);
     }
 
     /// Whether the body that has come so far came too slowly: a client that sends a byte now and then would hold its

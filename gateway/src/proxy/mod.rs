@@ -1,24 +1,23 @@
-//! The pingora lane: HTTP/1.1 and HTTP/2 from clients, HTTP/1.1 to servers.
+//! The pingora lane: HTTP/2 from clients, HTTP/1.1 to servers.
 //!
 //! The order a request meets: who asks, route, body size, rate limits, split, server; then the response's edits, and
 //! its line in the log.
 
 mod answer;
 mod exchange;
+mod http2;
 mod response;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use keygate_config::ListenerLimits;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::modules::http::HttpModules;
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
-use pingora_core::server::ShutdownWatch;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -33,6 +32,7 @@ use crate::policy::decide::{
 use crate::policy::forward;
 use exchange::Exchange;
 pub(crate) use exchange::{fresh_request_id, timestamp};
+pub(crate) use http2::serve_http2;
 
 /// pingora's proxy with our policy.
 pub type EdgeProxy = HttpProxy<Edge>;
@@ -44,8 +44,6 @@ pub struct Edge {
 
 /// Attempts at an upstream's servers, in all.
 const MAX_ATTEMPTS: usize = 5;
-/// What is left of a request's body after its answer may take so long to come; then the connection ends.
-const DRAIN_BODY: Duration = Duration::from_secs(5);
 /// Streams of one HTTP/2 connection at a time, as nginx.
 const H2_STREAMS: u32 = 128;
 /// The largest decoded header list of an HTTP/2 request, in bytes.
@@ -71,39 +69,6 @@ fn server_options() -> HttpServerOptions {
     options
 }
 
-/// The proxy for HTTP/2 connections that may be idle for so long.
-pub(crate) struct Http2 {
-    proxy: Arc<EdgeProxy>,
-    options: HttpServerOptions,
-}
-
-impl Http2 {
-    pub(crate) fn new(proxy: Arc<EdgeProxy>, idle: Duration) -> Self {
-        let mut options = server_options();
-        options.h2_idle_timeout = Some(idle);
-        Self { proxy, options }
-    }
-}
-
-#[async_trait]
-impl HttpServerApp for Http2 {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.proxy.process_new_http(session, shutdown).await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.proxy.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Edge {
     type CTX = Exchange;
@@ -123,8 +88,7 @@ impl ProxyHttp for Edge {
         let listener = exchange.listener().clone();
         session.set_read_timeout(Some(listener.timeouts.request_body.0));
         session.set_write_timeout(Some(listener.timeouts.send.0));
-        session.set_total_drain_timeout(Some(DRAIN_BODY));
-        if let Err(refusal) = check_http2(session, &listener.limits) {
+        if let Err(refusal) = check(session, &listener.limits) {
             self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
             let answer = Answer::new(refusal.status(), "malformed-request", refusal.to_string());
             return self.answer(session, exchange, &answer).await;
@@ -235,9 +199,6 @@ impl ProxyHttp for Edge {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_in += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        if exchange.tunnel {
-            return Ok(());
-        }
         if exchange.body_in > exchange.body_limit {
             return Err(Error::explain(ErrorType::HTTPStatus(413), "the request body is too large").into_down());
         }
@@ -252,11 +213,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_response_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         response: &mut ResponseHeader,
         _: &mut Exchange,
     ) -> Result<()> {
-        response::check(response.version, response.status, &response.headers, session.is_upgrade_req())
+        response::check(response.version, response.status, &response.headers)
             .map_err(|bad| Error::explain(ErrorType::InvalidHTTPHeader, bad.to_string()).into_up())?;
         if response.status == http::StatusCode::NO_CONTENT {
             response.remove_header(&header::CONTENT_LENGTH);
@@ -266,50 +227,36 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.first_byte.get_or_insert_with(|| exchange.started.elapsed());
-        if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
-            exchange.open_tunnel();
-        } else if response.status.is_informational() {
+        if response.status.is_informational() {
             return Ok(());
-        } else {
-            remove_hop_by_hop(response);
-            // RFC 9112, 6.1: who asks in 1.0 knows no chunks. The body ends with the connection.
-            if session.req_header().version == http::Version::HTTP_10
-                && response.remove_header(&header::TRANSFER_ENCODING).is_some()
-            {
-                session.set_keepalive(None);
-            }
         }
+        remove_hop_by_hop(response);
         exchange.edit(response)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let refused = exchange.take_refusal();
-        // The server had nothing to answer: the rest of the request was not there. Over HTTP/2, this is how a client that
-        // falls silent is noticed, as pingora has no time-out for its bodies.
+        // The server had nothing to answer: the rest of the request was not there. This is how a client that falls silent
+        // is noticed, as pingora has no time-out for the bodies of HTTP/2.
         let request = session.req_header();
         let asked_first = request.headers.contains_key(header::EXPECT) && exchange.body_in == 0;
         let waiting = *error.etype() == ErrorType::ReadTimedout && session.response_written().is_none();
         let unfinished = waiting && !session.is_body_done() && !asked_first;
         let source = if unfinished { &ErrorSource::Downstream } else { error.esource() };
-        let answer = match (refused, source, error.etype()) {
-            (Some(refusal), _, _) => {
-                self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
-                Some(Answer::new(refusal.status(), "malformed-request", refusal.to_string()))
-            }
-            (_, _, ErrorType::HTTPStatus(413)) => Some(body_too_large()),
-            (_, _, ErrorType::HTTPStatus(code)) => Some(Answer::new(*code, "error", "the request failed")),
-            (_, ErrorSource::Upstream, kind) => {
+        let answer = match (source, error.etype()) {
+            (_, ErrorType::HTTPStatus(413)) => Some(body_too_large()),
+            (_, ErrorType::HTTPStatus(code)) => Some(Answer::new(*code, "error", "the request failed")),
+            (ErrorSource::Upstream, kind) => {
                 use ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
                 let late = matches!(kind, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout);
                 Some(if late { upstream_timeout() } else { upstream_unavailable() })
             }
-            (_, ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(request_timeout()),
-            (_, ErrorSource::Downstream, kind) => match kind {
+            (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(request_timeout()),
+            (ErrorSource::Downstream, kind) => match kind {
                 ErrorType::WriteError
                 | ErrorType::ReadError
                 | ErrorType::ConnectionClosed
@@ -331,14 +278,10 @@ impl ProxyHttp for Edge {
         // The server is done with it; the client may not be.
         exchange.in_flight = None;
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
-        if let Some(answer) = answer.filter(|_| session.response_written().is_none()) {
-            session.set_keepalive(None);
-            if let Err(error) = self.answer(session, exchange, &answer).await {
-                tracing::debug!(%error, "the client is gone before its error");
-            }
-            if !session.is_http2() {
-                session.shutdown().await;
-            }
+        if let Some(answer) = answer.filter(|_| session.response_written().is_none())
+            && let Err(error) = self.answer(session, exchange, &answer).await
+        {
+            tracing::debug!(%error, "the client is gone before its error");
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
@@ -365,10 +308,7 @@ impl ProxyHttp for Edge {
 
 /// Holds an HTTP/2 head to the rules and limits of HTTP/1, whose heads the front door has seen to. Its size is counted as
 /// the same head would be in HTTP/1, a line for each field.
-fn check_http2(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), Refusal> {
-    if !session.is_http2() {
-        return Ok(());
-    }
+fn check(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), Refusal> {
     let request = session.req_header();
     let line = |name: &str, value: &[u8]| (name.len() + value.len() + 4) as u64;
     let target = (request.method.as_str().len() + request.raw_path().len()) as u64;

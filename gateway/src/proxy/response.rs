@@ -9,7 +9,7 @@ use http::{StatusCode, Version};
 /// Why a response is not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadResponse {
-    /// 101 to a client that asked for no other protocol: what follows would pass unjudged.
+    /// 101: HTTP/2 has no such thing (RFC 9113, 8.6).
     #[error("the server switches to a protocol that nobody asked for")]
     Unasked,
     /// `Content-Length` is malformed or doubled.
@@ -23,12 +23,12 @@ pub enum BadResponse {
     Body,
 }
 
-/// Judges a response's head. `upgrade` is whether the client asked for another protocol.
+/// Judges a response's head.
 ///
 /// # Errors
 /// Why it is not passed on; the connection it came by cannot be used any further.
-pub fn check(version: Version, status: StatusCode, headers: &HeaderMap, upgrade: bool) -> Result<(), BadResponse> {
-    if status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
+pub fn check(version: Version, status: StatusCode, headers: &HeaderMap) -> Result<(), BadResponse> {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(BadResponse::Unasked);
     }
     let length = only(headers, &header::CONTENT_LENGTH).map_err(|()| BadResponse::ContentLength)?;
@@ -58,12 +58,12 @@ fn only<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<
 mod tests {
     use super::*;
 
-    fn read(version: Version, status: u16, lines: &[(&'static str, &str)], upgrade: bool) -> Result<(), BadResponse> {
+    fn read(version: Version, status: u16, lines: &[(&'static str, &str)]) -> Result<(), BadResponse> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, value.parse().unwrap());
         }
-        check(version, StatusCode::from_u16(status).unwrap(), &headers, upgrade)
+        check(version, StatusCode::from_u16(status).unwrap(), &headers)
     }
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
         use BadResponse::*;
         const LENGTH: &str = "content-length";
         const CODING: &str = "transfer-encoding";
-        let new = |status: u16, lines: &[(&'static str, &str)]| read(Version::HTTP_11, status, lines, false);
+        let new = |status: u16, lines: &[(&'static str, &str)]| read(Version::HTTP_11, status, lines);
         assert_eq!(new(200, &[]), Ok(()));
         assert_eq!(new(200, &[(LENGTH, "5")]), Ok(()));
         assert_eq!(new(200, &[(CODING, "Chunked")]), Ok(()));
@@ -79,7 +79,6 @@ mod tests {
         // What a body would have had.
         assert_eq!(new(304, &[(LENGTH, "5")]), Ok(()));
         assert_eq!(new(304, &[(CODING, "chunked")]), Ok(()));
-        assert_eq!(read(Version::HTTP_11, 101, &[], true), Ok(()));
         assert_eq!(new(101, &[]), Err(Unasked));
         for length in ["", "+5", "5, 5", "5 5", "0x5", "-1"] {
             assert_eq!(new(200, &[(LENGTH, length)]), Err(ContentLength), "{length:?}");
@@ -89,7 +88,7 @@ mod tests {
             assert_eq!(new(200, &[(CODING, coding)]), Err(TransferCoding), "{coding:?}");
         }
         assert_eq!(new(200, &[(CODING, "chunked"), (CODING, "chunked")]), Err(TransferCoding));
-        assert_eq!(read(Version::HTTP_10, 200, &[(CODING, "chunked")], false), Err(TransferCoding));
+        assert_eq!(read(Version::HTTP_10, 200, &[(CODING, "chunked")]), Err(TransferCoding));
         for status in [100, 103, 204] {
             assert_eq!(new(status, &[(LENGTH, "5")]), Err(Body), "{status}");
             assert_eq!(new(status, &[(CODING, "chunked")]), Err(Body), "{status}");

@@ -156,8 +156,8 @@ impl Attempt<'_, '_, '_> {
             self.since = Instant::now();
         }
         match moved {
-            Poll::Ready(Err(Stop::Sink(_))) => self.open = false,
-            Poll::Ready(Err(Stop::Source(_))) => return Err(Failure::Gone("ReadError")),
+            Poll::Ready(Err(Stop::Sink)) => self.open = false,
+            Poll::Ready(Err(Stop::Source)) => return Err(Failure::Gone("ReadError")),
             Poll::Ready(Err(stop)) => return Err(Failure::Body(stop)),
             Poll::Pending | Poll::Ready(Ok(())) => {}
         }

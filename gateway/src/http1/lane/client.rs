@@ -12,17 +12,12 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 
 use super::Buffers;
-use crate::http1::door::FIRST_HEAD_IN_DRAIN;
 use crate::http1::fields::Field;
 use crate::http1::head::{self, Head, Limits, Refusal};
-use crate::listen::ClientStream;
+use crate::listen::{ClientStream, FIRST_HEAD_IN_DRAIN, LINGER_BYTES, LINGER_TIME};
 
 /// What a client may send ahead, at most, while its request is answered.
 const AHEAD: usize = 16 << 10;
-/// After an answer to a request that was not read whole, so much more is read and dropped, so that the client gets to
-/// see the answer before the connection is reset.
-const LINGER_BYTES: usize = 1 << 20;
-const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// A client's connection.
 pub(super) struct Client<'a> {

@@ -92,7 +92,7 @@ pub(super) async fn run(
 ) -> After {
     let started = Instant::now();
     let snapshot = lane.snapshot();
-    let listener = snapshot.listener(connection);
+    let listener = snapshot.0.listener(connection);
     let input = std::mem::take(&mut client.input);
     let fields = std::mem::take(&mut client.fields);
     let lines = Lines { head: &input[..head.len], fields: &fields };
@@ -100,7 +100,7 @@ pub(super) async fn run(
     let request_id = origin.request_id.clone().unwrap_or_else(fresh_request_id);
     let host = write::host(lines.first(Name::Host)).into_owned();
     let keep = if head.http10 { lines.connection(b"keep-alive") } else { !lines.connection(b"close") };
-    let decision = judge(&snapshot, &listener, &head, &lines, &host, &origin);
+    let decision = judge(&snapshot.0, &listener, &head, &lines, &host, &origin);
     lane.live.metrics.decided(&decision);
     let told = Record { server: None, status: 499, first_byte: None, bytes_in: 0, bytes_out: 0, error: None };
     let keep = keep && !client.is_draining(drain);
@@ -396,6 +396,8 @@ impl Exchange<'_> {
 
     /// Answers in place of a server.
     async fn answer(&mut self, client: &mut Client<'_>, answer: &Answer, unread: bool) -> After {
+        // The server is done with it; the client may not be.
+        self.release();
         // A body that nobody reads would be taken for the next request: the connection ends instead.
         let keep = self.keep && !unread && client.half_closed.is_none();
         let told = match (keep, self.head.http10) {
@@ -468,9 +470,14 @@ impl Exchange<'_> {
         }
     }
 
+    /// It is no longer in flight.
+    fn release(&mut self) {
+        self.decision.then = Then::Answer(Answer::new(0, "", ""));
+    }
+
     /// Counts the request, and writes its line.
     fn tell(&mut self) {
-        self.decision.then = Then::Answer(Answer::new(0, "", ""));
+        self.release();
         let live = &self.lane.live;
         let duration = self.started.elapsed();
         let route = self.decision.route.as_ref().map(|route| route.name.as_str());
@@ -527,8 +534,8 @@ impl Relay<'_, '_, '_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
         match self.download.poll(cx, self.server, &mut self.client.io, &mut self.surplus) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(Stop::Sink(_))) => return Poll::Ready(Err("Downstream WriteError")),
-            Poll::Ready(Err(Stop::Source(_))) => return Poll::Ready(Err("Upstream ReadError")),
+            Poll::Ready(Err(Stop::Sink)) => return Poll::Ready(Err("Downstream WriteError")),
+            Poll::Ready(Err(Stop::Source)) => return Poll::Ready(Err("Upstream ReadError")),
             Poll::Ready(Err(_)) => return Poll::Ready(Err("Upstream InvalidHTTPBody")),
             Poll::Pending => {}
         }

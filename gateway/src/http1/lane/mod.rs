@@ -37,11 +37,14 @@ pub(crate) struct Lane {
     buffers: Buffers,
 }
 
-/// The live snapshot as a worker knows it: workers that count references to one snapshot would fight for its counter.
+/// The live snapshot as a worker knows it.
 struct View {
     cache: Cache<Arc<arc_swap::ArcSwap<Snapshot>>, Arc<Snapshot>>,
-    ours: Arc<Arc<Snapshot>>,
+    ours: Arc<Ours>,
 }
+
+/// One worker's hold on a snapshot: workers that all counted their references to it would fight for its counter.
+struct Ours(Arc<Snapshot>);
 
 /// Buffers that wait to be used again.
 #[derive(Default)]
@@ -67,7 +70,7 @@ impl Buffers {
 impl Lane {
     pub(crate) fn new(live: Arc<Live>) -> Arc<Self> {
         let mut cache = Cache::new(live.shared_snapshot());
-        let ours = Arc::new(cache.load().clone());
+        let ours = Arc::new(Ours(cache.load().clone()));
         let view = Mutex::new(View { cache, ours });
         Arc::new(Self { live, view, pool: Pool::default(), buffers: Buffers::default() })
     }
@@ -80,12 +83,12 @@ impl Lane {
         }
     }
 
-    fn snapshot(&self) -> Arc<Arc<Snapshot>> {
+    fn snapshot(&self) -> Arc<Ours> {
         let mut view = self.view.lock();
         let View { cache, ours } = &mut *view;
         let live = cache.load();
-        if !Arc::ptr_eq(live, ours) {
-            *ours = Arc::new(live.clone());
+        if !Arc::ptr_eq(live, &ours.0) {
+            *ours = Arc::new(Ours(live.clone()));
         }
         ours.clone()
     }
@@ -95,7 +98,7 @@ impl Lane {
         let mut client = Client::new(io, drain.clone(), &self.buffers);
         loop {
             let snapshot = self.snapshot();
-            let listener = snapshot.listener(connection);
+            let listener = snapshot.0.listener(connection);
             let limits = Limits {
                 size: usize::try_from(listener.limits.head_size.0).unwrap_or(usize::MAX),
                 headers: usize::from(listener.limits.header_count),

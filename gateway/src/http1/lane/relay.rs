@@ -1,7 +1,6 @@
 //! One direction of a message's body: what is read is judged and written on; while it waits to be written, nothing more
 //! is read.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -57,13 +56,13 @@ pub(super) enum Waiting {
 #[derive(Debug)]
 pub(super) enum Stop {
     /// Its source failed, or ended before the body did.
-    Source(io::Error),
+    Source,
     /// It is not framed as it must be.
     Refused(Refusal),
     /// It is larger than it may be.
     TooLarge,
     /// Its destination takes no more.
-    Sink(io::Error),
+    Sink,
 }
 
 impl<'a> Pump<'a> {
@@ -141,9 +140,8 @@ impl<'a> Pump<'a> {
             self.waiting = Waiting::Write;
             while self.at < self.out.len() {
                 match ready!(Pin::new(&mut *sink).poll_write(cx, &self.out[self.at..])) {
-                    Ok(0) => return Poll::Ready(Err(Stop::Sink(io::ErrorKind::WriteZero.into()))),
-                    Ok(n) => self.at += n,
-                    Err(error) => return Poll::Ready(Err(Stop::Sink(error))),
+                    Ok(n @ 1..) => self.at += n,
+                    _ => return Poll::Ready(Err(Stop::Sink)),
                 }
                 self.moved = true;
                 self.dirty = true;
@@ -152,7 +150,7 @@ impl<'a> Pump<'a> {
             self.at = 0;
             if self.ended {
                 self.release();
-                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(Stop::Sink)?;
+                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(|_| Stop::Sink)?;
                 self.dirty = false;
                 return Poll::Ready(Ok(()));
             }
@@ -162,7 +160,7 @@ impl<'a> Pump<'a> {
                 Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
                 Poll::Pending => {
                     self.release();
-                    if self.dirty && Pin::new(&mut *sink).poll_flush(cx).map_err(Stop::Sink)?.is_ready() {
+                    if self.dirty && Pin::new(&mut *sink).poll_flush(cx).map_err(|_| Stop::Sink)?.is_ready() {
                         self.dirty = false;
                     }
                     return Poll::Pending;
@@ -187,14 +185,14 @@ impl<'a> Pump<'a> {
         }
         match self.coding {
             Coding::Same => {
-                let n = ready!(poll_read_buf(Pin::new(source), cx, &mut self.out)).map_err(Stop::Source)?;
+                let n = ready!(poll_read_buf(Pin::new(source), cx, &mut self.out)).map_err(|_| Stop::Source)?;
                 let Some(body) = &mut self.body else {
                     self.content += n as u64;
                     self.ended = n == 0;
                     return Poll::Ready(Ok(()));
                 };
                 if n == 0 {
-                    return Poll::Ready(Err(Stop::Source(io::ErrorKind::UnexpectedEof.into())));
+                    return Poll::Ready(Err(Stop::Source));
                 }
                 let taken = body.advance(&self.out).map_err(Stop::Refused)?;
                 surplus.extend_from_slice(&self.out[taken..]);
@@ -210,7 +208,7 @@ impl<'a> Pump<'a> {
                     self.out.clear();
                     return Poll::Pending;
                 };
-                let n = read.map_err(Stop::Source)?;
+                let n = read.map_err(|_| Stop::Source)?;
                 self.content += n as u64;
                 if n == 0 {
                     self.ended = true;
@@ -227,8 +225,7 @@ impl<'a> Pump<'a> {
                 let read = poll_read_buf(Pin::new(source), cx, &mut came);
                 let fed = match read {
                     Poll::Pending => Poll::Pending,
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(Stop::Source(error))),
-                    Poll::Ready(Ok(0)) => Poll::Ready(Err(Stop::Source(io::ErrorKind::UnexpectedEof.into()))),
+                    Poll::Ready(Err(_) | Ok(0)) => Poll::Ready(Err(Stop::Source)),
                     Poll::Ready(Ok(_)) => {
                         let mut out = std::mem::take(&mut self.out);
                         let fed = self.feed(&came, &mut out);
