@@ -1,15 +1,17 @@
 //! Watches the file, and the certificates and tokens it names, for changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_core::Stream;
+use inotify::{Inotify, WatchMask};
 use keygate_config::Loaded;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::control::Control;
@@ -26,33 +28,32 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Folders are watched, not files: a file that is replaced by a rename, or behind a link that is moved as Kubernetes
 /// moves them, is another file.
 pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
-    let (changed, mut changes) = mpsc::channel(1);
-    let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            // One that waits already is enough.
-            let _ = changed.try_send(());
-        }
-    });
-    let mut watcher: RecommendedWatcher = match made {
-        Ok(watcher) => watcher,
+    let mut events = match Inotify::init().and_then(|inotify| inotify.into_event_stream([0; 1024])) {
+        Ok(events) => Box::pin(events),
         Err(error) => {
             tracing::warn!(%error, "the file is not watched: reload with SIGHUP or `keygate reload`");
             return;
         }
     };
-    let mut watched = BTreeSet::new();
+    // Not each write: a log in the same folder has many.
+    let changes = WatchMask::CLOSE_WRITE | WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE | WatchMask::ATTRIB;
+    let mut watched = BTreeMap::new();
     loop {
         let files = files(&control.live.snapshot().loaded);
         let folders: BTreeSet<PathBuf> = files.iter().filter_map(|f| f.parent()).map(Path::to_owned).collect();
-        for gone in watched.difference(&folders) {
-            let _ = watcher.unwatch(gone);
+        let mut watches = events.watches();
+        let gone: Vec<PathBuf> = watched.keys().filter(|folder| !folders.contains(*folder)).cloned().collect();
+        for watch in gone.iter().filter_map(|folder| watched.remove(folder)) {
+            // It may have gone with its folder.
+            let _ = watches.remove(watch);
         }
-        for folder in folders.difference(&watched) {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), %error, "cannot watch");
+        // Those that are watched already as well: a folder that was made anew is another one.
+        for folder in folders {
+            match watches.add(&folder, changes) {
+                Ok(watch) => _ = watched.insert(folder, watch),
+                Err(error) => tracing::warn!(folder = %folder.display(), %error, "cannot watch"),
             }
         }
-        watched = folders;
         // Before anything is waited for: what changed while nobody watched has changed as well.
         let (now, all) = seen.next(&files, |file| std::fs::read(file));
         if now != seen {
@@ -61,15 +62,19 @@ pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
             continue;
         }
         let patience = if all { Duration::MAX } else { AGAIN };
-        match tokio::time::timeout(patience, changes.recv()).await {
-            Ok(Some(())) => {}
+        match tokio::time::timeout(patience, next(&mut events)).await {
+            Ok(Some(_)) => {}
             Ok(None) => return,
             Err(_) => continue,
         }
         // A log in the same folder is never quiet.
         let latest = Instant::now() + LATEST;
-        while Instant::now() < latest && tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {}
+        while Instant::now() < latest && tokio::time::timeout(QUIET, next(&mut events)).await.is_ok() {}
     }
+}
+
+async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
 }
 
 /// What the files are like as this configuration is loaded: to be taken before they are read.

@@ -165,30 +165,30 @@ fn a_reader_that_has_stopped_stops_no_request() {
     let keygate = home.spawn(&mut home.command_of("bash", ["-c", &unread]));
     let mut edge = Edge { keygate, home, http: port, https: 0 };
     edge.wait_ready();
-    // Refused before any route, so that it is quick: 18,000 lines are more than the queue has places for.
+    // Refused before any route, so that it is quick: 36,000 lines are more than the buffers have room for.
     let served = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = edge.client();
-                    for _ in 0..60 {
+                    for _ in 0..120 {
                         client.send("GET /.. HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
                         for _ in 0..100 {
                             assert_eq!(client.reply().status, 400);
                         }
                     }
-                    6000
+                    12_000
                 })
             })
             .collect();
         clients.into_iter().map(|client| client.join().expect("every request is answered")).sum::<i32>()
     });
-    assert_eq!(served, 18_000);
+    assert_eq!(served, 36_000);
     // An answer may be here before its line is lost.
     wait_until(SOON, "lines are lost, and counted alike in the status and the metrics", || {
         let lost = edge.status()["access_log_lost_lines"].as_u64().expect("a number");
         let counted = edge.metric("keygate_access_log_lost_lines", &[]);
-        ((1..18_000).contains(&lost) && counted == Some(lost as f64)).then_some(())
+        ((1..36_000).contains(&lost) && counted == Some(lost as f64)).then_some(())
     });
     // It does not keep the process from ending, either.
     edge.keygate.sigterm();

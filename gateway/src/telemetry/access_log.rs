@@ -1,20 +1,27 @@
 //! The access log: one JSON object a line, written by a thread of its own.
 //!
-//! A request hands its line over and goes on. When the disk or the reader of stdout cannot keep up, lines are dropped
-//! and counted; requests never wait.
+//! A request leaves its line in a buffer of its worker and goes on; the thread gathers the buffers now and then, and
+//! writes them as one. When the disk or the reader of stdout cannot keep up, lines are dropped and counted; requests
+//! never wait.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
-/// Lines that may wait for the writer.
-const QUEUE: usize = 16_384;
+/// Buffers; workers beyond them share.
+const SHARDS: usize = 16;
+/// Bytes that may wait in one of them.
+const WAITING: usize = 2 << 20;
+/// After a line has come, others may join it for so long before it is written.
+const GATHER: Duration = Duration::from_millis(25);
 /// At the end, what was handed over may take so long to be written: a reader that has stopped must not keep the
 /// process from ending.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -72,16 +79,34 @@ pub struct Line<'a> {
 /// Where lines are handed over.
 #[derive(Debug)]
 pub struct AccessLog {
-    lines: Option<SyncSender<Vec<u8>>>,
-    shared: Arc<Shared>,
+    /// None: no lines are wanted.
+    shared: Option<Arc<Shared>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    shards: [Shard; SHARDS],
     lost: AtomicU64,
     reopen: AtomicBool,
-    /// How often the writer has written all there was when it was asked to.
+    /// Nobody hands lines over any more.
+    closed: AtomicBool,
+    /// The writer sleeps until it is woken.
+    asleep: AtomicBool,
+    writer: OnceLock<Thread>,
+    /// How often lines were asked to be written at once, and how often they have been.
+    flush: AtomicU64,
     flushed: AtomicU64,
+}
+
+/// A buffer on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    lines: u64,
 }
 
 enum Target {
@@ -95,51 +120,55 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened, with its name.
     pub fn open(path: &str) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
         let target = match path {
-            "off" => return Ok(Self { lines: None, shared }),
+            "off" => return Ok(Self { shared: None }),
             "stdout" => Target::Stdout(io::stdout()),
             path => Target::File(path.into(), open(path.as_ref())?),
         };
-        let (lines, queue) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".into()).spawn({
+        let shared = Arc::new(Shared::default());
+        let writer = std::thread::Builder::new().name("access-log".into()).spawn({
             let shared = shared.clone();
-            move || write(&queue, target, &shared)
+            move || write(target, &shared)
         })?;
-        Ok(Self { lines: Some(lines), shared })
+        let _ = shared.writer.set(writer.thread().clone());
+        Ok(Self { shared: Some(shared) })
     }
 
     /// Whether lines are wanted at all.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.lines.is_some()
+        self.shared.is_some()
     }
 
-    /// Hands a line over; never waits.
+    /// Hands a line over; never waits for the disk.
     pub fn log(&self, line: &Line<'_>) {
-        let Some(lines) = &self.lines else { return };
-        let Ok(mut bytes) = serde_json::to_vec(line) else { return };
-        bytes.push(b'\n');
-        if lines.try_send(bytes).is_err() {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
+        let Some(shared) = &self.shared else { return };
+        let mut waiting = shared.shards[shard()].0.lock();
+        if waiting.bytes.len() > WAITING || serde_json::to_writer(&mut waiting.bytes, line).is_err() {
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.bytes.push(b'\n');
+        waiting.lines += 1;
+        drop(waiting);
+        if shared.asleep.load(Ordering::SeqCst) && shared.asleep.swap(false, Ordering::SeqCst) {
+            shared.wake();
         }
     }
 
     /// Lines that were dropped because the writer could not keep up, or the disk would not take them.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.shared.lost.load(Ordering::Relaxed)
+        self.shared.as_ref().map_or(0, |shared| shared.lost.load(Ordering::Relaxed))
     }
 
     /// Waits until what was handed over is written, but not for ever. Blocks.
     pub fn flush(&self) {
-        let Some(lines) = &self.lines else { return };
+        let Some(shared) = &self.shared else { return };
         let deadline = Instant::now() + LAST_LINES;
-        let before = self.shared.flushed.load(Ordering::Acquire);
-        let mut asked = false;
-        while self.shared.flushed.load(Ordering::Acquire) == before {
-            // An empty line asks the writer to say that it has come so far.
-            asked = asked || lines.try_send(Vec::new()).is_ok();
+        let wanted = shared.flush.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.wake();
+        while shared.flushed.load(Ordering::Acquire) < wanted {
             if Instant::now() > deadline {
                 tracing::warn!("the last access log lines are lost: nobody takes them");
                 return;
@@ -150,8 +179,41 @@ impl AccessLog {
 
     /// Opens the file again before the next line, for log rotation.
     pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
+        if let Some(shared) = &self.shared {
+            shared.reopen.store(true, Ordering::Release);
+        }
     }
+}
+
+impl Drop for AccessLog {
+    /// The writer writes what it was handed, and ends.
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.closed.store(true, Ordering::SeqCst);
+            shared.wake();
+        }
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
+    }
+}
+
+/// This thread's buffer.
+fn shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OURS: Cell<Option<usize>> = const { Cell::new(None) });
+    OURS.with(|ours| {
+        ours.get().unwrap_or_else(|| {
+            let next = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            ours.set(Some(next));
+            next
+        })
+    })
 }
 
 fn open(path: &std::path::Path) -> io::Result<File> {
@@ -160,39 +222,58 @@ fn open(path: &std::path::Path) -> io::Result<File> {
     })
 }
 
-fn write(queue: &Receiver<Vec<u8>>, mut target: Target, shared: &Shared) {
-    let mut batch = Vec::new();
-    while let Ok(first) = queue.recv() {
-        batch.clear();
-        let (mut lines, mut flushes) = (0, 0);
-        let mut next = Some(first);
-        while let Some(line) = next {
-            if line.is_empty() {
-                flushes += 1
-            } else {
-                lines += 1
-            }
-            batch.extend_from_slice(&line);
-            next = if batch.len() < 64 << 10 { queue.try_recv().ok() } else { None };
-        }
-        if shared.reopen.swap(false, Ordering::Acquire)
-            && let Target::File(path, file) = &mut target
-        {
-            match open(path) {
-                Ok(fresh) => *file = fresh,
-                Err(error) => tracing::error!(%error, "the access log goes on in the old file"),
+fn write(mut target: Target, shared: &Shared) {
+    let mut batch = Waiting::default();
+    loop {
+        let flush = shared.flush.load(Ordering::SeqCst);
+        let closed = shared.closed.load(Ordering::SeqCst);
+        let mut any = false;
+        for shard in &shared.shards {
+            std::mem::swap(&mut batch, &mut shard.0.lock());
+            if batch.lines > 0 {
+                any = true;
+                put(&mut target, &batch, shared);
+                batch.bytes.clear();
+                batch.lines = 0;
             }
         }
-        let written = match &mut target {
-            Target::Stdout(out) => out.write_all(&batch).and_then(|()| out.flush()),
-            Target::File(_, file) => file.write_all(&batch),
-        };
-        if let Err(error) = written
-            && shared.lost.fetch_add(lines, Ordering::Relaxed) == 0
-        {
-            tracing::error!(%error, "access log lines are being lost");
+        shared.flushed.store(flush, Ordering::Release);
+        if any {
+            if shared.flush.load(Ordering::SeqCst) == flush {
+                std::thread::park_timeout(GATHER);
+            }
+            continue;
         }
-        shared.flushed.fetch_add(flushes, Ordering::Release);
+        if closed {
+            return;
+        }
+        if !shared.asleep.swap(true, Ordering::SeqCst) {
+            // A line that came before is looked for once more.
+            continue;
+        }
+        if shared.flush.load(Ordering::SeqCst) == flush && !shared.closed.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+    }
+}
+
+fn put(target: &mut Target, batch: &Waiting, shared: &Shared) {
+    if shared.reopen.swap(false, Ordering::Acquire)
+        && let Target::File(path, file) = target
+    {
+        match open(path) {
+            Ok(fresh) => *file = fresh,
+            Err(error) => tracing::error!(%error, "the access log goes on in the old file"),
+        }
+    }
+    let written = match target {
+        Target::Stdout(out) => out.write_all(&batch.bytes).and_then(|()| out.flush()),
+        Target::File(_, file) => file.write_all(&batch.bytes),
+    };
+    if let Err(error) = written
+        && shared.lost.fetch_add(batch.lines, Ordering::Relaxed) == 0
+    {
+        tracing::error!(%error, "access log lines are being lost");
     }
 }
 
@@ -246,8 +327,7 @@ mod tests {
     fn a_full_disk_loses_lines_and_counts_them() {
         let log = AccessLog::open("/dev/full").unwrap();
         log.log(&line("a"));
-        let shared = log.shared.clone();
         log.flush();
-        assert_eq!(shared.lost.load(Ordering::Relaxed), 1);
+        assert_eq!(log.lost(), 1);
     }
 }
