@@ -23,7 +23,7 @@ use client::{Client, NoHead};
 use pool::Pool;
 
 /// What is read at a time.
-const BUFFER: usize = 32 << 10;
+const BUFFER: usize = 64 << 10;
 /// Buffers a worker keeps for the next who needs one.
 const SPARE: usize = 256;
 /// Connections to servers whose time is over are closed this often.
