@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::load::tls;
-use crate::peers::{Edge, Running};
+use crate::peers::{Edge, Peer, Running};
 
 const FIVE: [&str; 5] = [
     "x-frame-options",
@@ -45,10 +45,15 @@ pub fn same_job(running: &Running, edge: &Edge) {
             complain("the answer's request id");
         }
         let client = "127.0.0.1";
+        let forwarded_for = match running.peer {
+            // For clients on loopback it gives an address of the machine's.
+            Peer::Envoy => header(received, "x-forwarded-for").unwrap_or_else(|| complain("x-forwarded-for")),
+            _ => client,
+        };
         for (name, value) in [
             ("host", host.as_str()),
             ("x-real-ip", client),
-            ("x-forwarded-for", client),
+            ("x-forwarded-for", forwarded_for),
             ("x-forwarded-proto", scheme),
             ("x-forwarded-host", host),
         ] {

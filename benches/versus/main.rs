@@ -30,6 +30,10 @@ use results::Results;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 
+/// The size of segments, as on Ethernet. With loopback's own, of 64 KiB, a window has room for one, and what is measured
+/// with large bodies is how two ends wait for each other.
+pub fn mss() -> u32 { std::env::var("MSS").unwrap_or("65483".into()).parse().unwrap() }
+
 /// How long, how often, how much.
 pub struct Settings {
     rounds: u32,
@@ -40,13 +44,6 @@ pub struct Settings {
     most_keys: u64,
 }
 
-/// Which core is whose.
-#[derive(Clone, Copy)]
-pub struct Cores {
-    proxy: usize,
-    load: usize,
-}
-
 const HELP: &str = "\
 benches/versus/run [--quick] [--docs] [--rounds N] [--peers A,B] [--list] [WORKLOAD...]
 
@@ -55,7 +52,7 @@ benches/versus/run [--quick] [--docs] [--rounds N] [--peers A,B] [--list] [WORKL
   --rounds N    3, if left out
   --peers A,B   of keygate, nginx, haproxy, envoy
   --list        the workloads
-  WORKLOAD      those whose names begin so; all, if left out
+  WORKLOAD      by name, or the first word of it; all, if left out
 ";
 
 fn main() {
@@ -105,11 +102,14 @@ fn main() {
         let results = Results::load(&path).unwrap_or_else(|| panic!("nothing was measured: {}", path.display()));
         return report::docs(&results);
     }
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|begin| name.starts_with(begin));
+    let is_wanted = |name: &str| {
+        let is_called = |wanted: &String| name.strip_prefix(wanted).is_some_and(|r| r.is_empty() || r.starts_with('-'));
+        wanted.is_empty() || wanted.iter().any(is_called)
+    };
     let chosen = workloads::ALL.iter().filter(|workload| is_wanted(workload.name)).collect::<Vec<_>>();
     assert!(!chosen.is_empty(), "no workload is called {wanted:?}: see --list");
 
-    let cores = take_places();
+    let core = take_places();
     let mut results = Results::load(&path).unwrap_or_default();
     results.machine = machine();
     results.date = command("date", "-uI");
@@ -119,15 +119,16 @@ fn main() {
     }
     let origin = Origin::start();
     for workload in chosen {
-        Measuring { settings: &settings, cores, origin: &origin, results: &mut results }.workload(workload, &peers);
+        Measuring { settings: &settings, core, origin: &origin, results: &mut results }.workload(workload, &peers);
         results.save(&path);
     }
     println!("\n{}", report::markdown(&results));
     eprintln!("all of it: {}", path.display());
 }
 
-/// This thread, and those it will start, on the last core; open files as many as there may be.
-fn take_places() -> Cores {
+/// This thread, and those it will start, on the last core, and open files as many as there may be. Answers the proxies'
+/// core.
+fn take_places() -> usize {
     let allowed = sched_getaffinity(None).expect("a process may ask for its own");
     let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
     let proxy = cores.next().expect("it runs on one now");
@@ -144,7 +145,7 @@ fn take_places() -> Cores {
     if busy > 0.5 {
         eprintln!("versus: the load of this machine is {busy} before it has begun: figures will be noisy");
     }
-    Cores { proxy, load }
+    proxy
 }
 
 /// How many files a process may have open.

@@ -102,15 +102,16 @@ impl Peer {
     }
 
     fn command(self) -> Vec<String> {
-        let arguments: &[&str] = match self {
-            Self::Keygate => &["gateway", "-c", "keygate.toml"],
-            Self::Nginx => &["-e", "error.log", "-p", ".", "-c", "nginx.conf"],
-            Self::Haproxy => &["-W", "-f", "haproxy.cfg"],
-            Self::Envoy => &["-c", "envoy.yaml", "--concurrency=1", "--disable-hot-restart", "--log-level=error",
-                "--file-flush-interval-msec=1000"],
+        let arguments = match self {
+            Self::Keygate => "gateway -c keygate.toml",
+            Self::Nginx => "-e error.log -p . -c nginx.conf",
+            Self::Haproxy => "-W -f haproxy.cfg",
+            Self::Envoy => {
+                "-c envoy.yaml --concurrency 1 --disable-hot-restart --log-level error --file-flush-interval-msec 1000"
+            }
         };
         let program = self.program().display().to_string();
-        [program].into_iter().chain(arguments.iter().map(|argument| (*argument).to_owned())).collect()
+        [program].into_iter().chain(arguments.split(' ').map(str::to_owned)).collect()
     }
 }
 
@@ -221,7 +222,8 @@ fn files(
     dir: &Path,
     edge: &Edge,
 ) -> Vec<(&'static str, String)> {
-    let paths = edge.paths.iter().map(|path| Context::from([("path", path.into())])).collect::<Vec<_>>();
+    let path = |(number, path): (usize, &String)| Context::from([("path", path.into()), ("number", number.into())]);
+    let paths = edge.paths.iter().enumerate().map(path).collect::<Vec<_>>();
     let host = |host: &String| Context::from([("host", host.into()), ("paths", Value::List(paths.clone()))]);
     let context = Context::from([
         ("http", http.port().into()),

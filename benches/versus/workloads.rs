@@ -106,9 +106,10 @@ impl Workload {
                 (Target { streams: 8, ..secure(tls::config(&TLS13, true, false)) }, 16)
             }
             Kind::Requests { answer, body, .. } => (plain, if answer.max(body) >= MIB { 8 } else { 64 }),
+            // As many as a client keeps tickets for at a time: with more, some would have none.
             Kind::Handshakes { tls13, resume } => {
                 let version = if tls13 { &TLS13 } else { &TLS12 };
-                (Target { one_request_each: true, ..secure(tls::config(version, false, resume)) }, 16)
+                (Target { one_request_each: true, ..secure(tls::config(version, false, resume)) }, 8)
             }
             Kind::Idle => (secure(tls::config(&TLS13, false, false)), 0),
             _ => (plain, 64),

@@ -42,7 +42,7 @@ pub enum Pace {
     Closed,
     /// So many requests a second, at random times.
     Rate(f64),
-    /// One request on each connection that has asked none yet.
+    /// One request on each connection.
     Once,
 }
 
@@ -72,7 +72,6 @@ pub struct Client {
     connections: Vec<Connection>,
     /// Those that can take a request, each once.
     free: VecDeque<usize>,
-    buffer: Vec<u8>,
 }
 
 /// Answers under way at the end may take so long.
@@ -80,27 +79,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Client {
     pub fn connect(target: Target, job: Job, connections: usize) -> io::Result<Self> {
-        let mut client = Self {
-            target,
-            job,
-            poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            connections: Vec::new(),
-            free: VecDeque::new(),
-            buffer: vec![0; 256 << 10],
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let open = |place| {
+            let connection = Connection::open(&target)?;
+            epoll::add(&poll, connection.socket(), EventData::new_u64(place), EventFlags::IN)?;
+            Ok(connection)
         };
-        client.connect_more(connections)?;
-        Ok(client)
-    }
-
-    pub fn connect_more(&mut self, connections: usize) -> io::Result<()> {
-        for _ in 0..connections {
-            let connection = Connection::open(&self.target)?;
-            let place = self.connections.len();
-            epoll::add(&self.poll, connection.socket(), EventData::new_u64(place as u64), EventFlags::IN)?;
-            self.connections.push(connection);
-            self.free.push_back(place);
-        }
-        Ok(())
+        let connections = (0..connections as u64).map(open).collect::<io::Result<Vec<_>>>()?;
+        let free = (0..connections.len()).collect();
+        Ok(Self { target, job, poll, connections, free })
     }
 
     /// Asks for `time`, and then waits for what is still under way.
@@ -111,6 +98,7 @@ impl Client {
         let mut in_flight = 0;
         let mut once = matches!(pace, Pace::Once).then_some(self.free.len());
         let mut events = Vec::with_capacity(512);
+        let mut buffer = vec![0; 256 << 10];
         loop {
             let now = run.begin.elapsed();
             if let Pace::Rate(rate) = pace {
@@ -152,7 +140,7 @@ impl Client {
             let _ = epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut events), Some(&wait));
             for event in &events {
                 let place = usize::try_from(event.data.u64()).expect("ours");
-                self.connections[place].go_on(&mut self.buffer);
+                self.connections[place].go_on(&mut buffer);
                 in_flight -= self.after(place, &mut run);
             }
         }

@@ -11,10 +11,16 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, Suppor
 /// The name all connections ask for.
 pub const NAME: &str = "api.example.com";
 
-/// X25519, which all peers have (not all have X25519MLKEM768), and AES-128-GCM.
+/// X25519, which all peers have (not all have X25519MLKEM768), and AES-128-GCM. TLS 1.2 wants the certificate's curve to
+/// be among those offered.
 pub fn config(version: &'static SupportedProtocolVersion, http2: bool, resume: bool) -> Arc<ClientConfig> {
+    let curves = if *version == rustls::version::TLS13 {
+        vec![aws_lc_rs::kx_group::X25519]
+    } else {
+        vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1]
+    };
     let provider = CryptoProvider {
-        kx_groups: vec![aws_lc_rs::kx_group::X25519],
+        kx_groups: curves,
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
             aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
