@@ -30,10 +30,6 @@ use results::Results;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 
-/// The size of segments, as on Ethernet. With loopback's own, of 64 KiB, a window has room for one, and what is measured
-/// with large bodies is how two ends wait for each other.
-pub fn mss() -> u32 { std::env::var("MSS").unwrap_or("65483".into()).parse().unwrap() }
-
 /// How long, how often, how much.
 pub struct Settings {
     rounds: u32,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use socket2::SockRef;
 
 /// A running origin, which stands for two: blue and green.
 pub struct Origin {
@@ -25,9 +24,6 @@ impl Origin {
     /// Starts it on the core that this thread runs on.
     pub fn start() -> Self {
         let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
-        for listener in &listeners {
-            SockRef::from(listener).set_tcp_mss(crate::mss()).expect("a socket");
-        }
         let ports = [&listeners[0], &listeners[1]].map(|l| l.local_addr().expect("it is bound").port());
         let answered = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let counters = answered.clone();

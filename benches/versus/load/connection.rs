@@ -56,7 +56,6 @@ impl Connection {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((source(), 0)).into())?;
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_mss(crate::mss())?;
         socket.connect(&target.address.into())?;
         socket.set_nonblocking(true)?;
         let tls = target.tls.as_ref().map(|config| {
