@@ -9,13 +9,8 @@ use rustls::{ClientConnection, StreamOwned};
 use crate::load::tls;
 use crate::peers::{Edge, Peer, Running};
 
-const FIVE: [&str; 5] = [
-    "x-frame-options",
-    "x-content-type-options",
-    "content-security-policy",
-    "referrer-policy",
-    "permissions-policy",
-];
+const FIVE: [&str; 5] =
+    ["x-frame-options", "x-content-type-options", "content-security-policy", "referrer-policy", "permissions-policy"];
 
 /// # Panics
 /// When something is left out, with what.

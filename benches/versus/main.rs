@@ -9,6 +9,7 @@
 mod check;
 mod load;
 mod measure;
+mod options;
 mod origin;
 mod peers;
 mod process;
@@ -20,36 +21,16 @@ mod workloads;
 
 use std::fs;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use measure::Measuring;
+use options::Options;
 use origin::Origin;
 use peers::Peer;
 use results::Results;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
-
-/// How long, how often, how much.
-pub struct Settings {
-    rounds: u32,
-    warm_up: Duration,
-    window: Duration,
-    latency_window: Duration,
-    idle: usize,
-    most_keys: u64,
-}
-
-const HELP: &str = "\
-benches/versus/run [--quick] [--docs] [--rounds N] [--peers A,B] [--list] [WORKLOAD...]
-
-  --quick       windows of a second, one round: does it work? The figures mean nothing, and are kept apart
-  --docs        measure nothing: write docs/versus.md and its plots from what was measured last
-  --rounds N    3, if left out
-  --peers A,B   of keygate, nginx, haproxy, envoy
-  --list        the workloads
-  WORKLOAD      by name, or the first word of it; all, if left out
-";
 
 fn main() {
     // `cargo bench` runs all benches; this one takes long, and needs what its script installs.
@@ -57,69 +38,36 @@ fn main() {
         eprintln!("versus: benches/versus/run measures keygate beside nginx, HAProxy and Envoy");
         return;
     }
-    let mut settings = Settings {
-        rounds: 3,
-        warm_up: Duration::from_millis(700),
-        window: Duration::from_secs(4),
-        latency_window: Duration::from_secs(5),
-        idle: 10_000,
-        most_keys: u64::MAX,
-    };
-    let (mut quick, mut docs, mut peers, mut wanted) = (false, false, Peer::ALL.to_vec(), Vec::new());
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--quick" => {
-                quick = true;
-                settings = Settings {
-                    rounds: 1,
-                    warm_up: Duration::from_millis(200),
-                    window: Duration::from_secs(1),
-                    latency_window: Duration::from_secs(1),
-                    idle: 500,
-                    most_keys: 20_000,
-                };
-            }
-            "--docs" => docs = true,
-            "--rounds" => settings.rounds = arguments.next().and_then(|n| n.parse().ok()).expect("--rounds N"),
-            "--peers" => {
-                let names = arguments.next().expect("--peers A,B").to_lowercase();
-                peers.retain(|peer| names.split(',').any(|name| name == peer.name().to_lowercase()));
-            }
-            "--list" => return workloads::ALL.iter().for_each(|w| println!("{:15} {}", w.name, w.title)),
-            // From cargo.
-            "--bench" => {}
-            name if !name.starts_with('-') => wanted.push(argument),
-            _ => return print!("{HELP}"),
-        }
-    }
-    let path = Results::path(quick);
-    if docs {
+    let Some(options) = Options::of(std::env::args().skip(1)) else { return };
+    let path = Results::path(options.quick);
+    let folder = path.parent().expect("it is in target");
+    if options.docs {
+        assert!(!options.quick, "the figures of quick runs are not for the docs");
         let results = Results::load(&path).unwrap_or_else(|| panic!("nothing was measured: {}", path.display()));
-        return report::docs(&results);
+        return report::write(&results, &Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
     }
-    let is_wanted = |name: &str| {
-        let is_called = |wanted: &String| name.strip_prefix(wanted).is_some_and(|r| r.is_empty() || r.starts_with('-'));
-        wanted.is_empty() || wanted.iter().any(is_called)
-    };
-    let chosen = workloads::ALL.iter().filter(|workload| is_wanted(workload.name)).collect::<Vec<_>>();
-    assert!(!chosen.is_empty(), "no workload is called {wanted:?}: see --list");
-
+    peers::tidy();
     let core = take_places();
     let mut results = Results::load(&path).unwrap_or_default();
     results.machine = machine();
-    results.date = command("date", "-uI");
-    for peer in &peers {
-        results.versions.insert(peer.name().to_owned(), peer.version());
+    results.date = command("date", &["-uI"]);
+    for peer in &options.peers {
+        let mut version = peer.version();
+        if *peer == Peer::Keygate && std::env::var_os("VERSUS_KEYGATE").is_none() {
+            version += &format!(" ({})", command("git", &["rev-parse", "--short", "HEAD"]));
+        }
+        results.versions.insert(peer.name().to_owned(), version);
         eprintln!("{} {}: {}", peer.name(), results.versions[peer.name()], peer.program().display());
     }
     let origin = Origin::start();
-    for workload in chosen {
-        Measuring { settings: &settings, core, origin: &origin, results: &mut results }.workload(workload, &peers);
+    for workload in &options.workloads {
+        let mut measuring = Measuring { settings: &options.settings, core, origin: &origin, results: &mut results };
+        measuring.workload(workload, &options.peers);
         results.save(&path);
     }
+    report::write(&results, folder);
     println!("\n{}", report::markdown(&results));
-    eprintln!("all of it: {}", path.display());
+    eprintln!("all figures: {}; with plots: {}", path.display(), folder.join("versus.md").display());
 }
 
 /// This thread, and those it will start, on the last core, and open files as many as there may be. Answers the proxies'
@@ -153,10 +101,10 @@ fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").expect("Linux");
     let name = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    format!("{count} cores of {}, Linux {}", name.trim_start_matches(['\t', ':', ' ']), command("uname", "-r"))
+    format!("{count} cores of {}, Linux {}", name.trim_start_matches(['\t', ':', ' ']), command("uname", &["-r"]))
 }
 
-fn command(program: &str, argument: &str) -> String {
-    let output = Command::new(program).arg(argument).output().expect("coreutils");
+fn command(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect("coreutils and git");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

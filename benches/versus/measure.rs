@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::check;
 use crate::load::{Client, Job, Keys, Outcome, Pace};
+use crate::options::Settings;
 use crate::origin::Origin;
 use crate::peers::{Edge, Peer, Running};
 use crate::process::CpuTime;
 use crate::results::{Latency, Log, Measure, Reload, Results, Run};
 use crate::workloads::{Kind, Workload};
-use crate::{Settings, check};
 
 /// The fixed rate, of what the slowest peer can take.
 const SHARE: f64 = 0.6;
@@ -38,7 +39,7 @@ struct Fleet {
 impl Measuring<'_> {
     pub fn workload(&mut self, workload: &Workload, peers: &[Peer]) {
         eprintln!("\n{}: {}", workload.name, workload.title);
-        self.results.forget(workload.name);
+        self.results.forget(workload.name, peers);
         let edge = workload.edge();
         let start = |peer: &Peer| Running::start(*peer, self.core, self.origin.ports, &edge);
         let peers: Vec<Running> = peers.iter().map(start).collect();

@@ -27,7 +27,10 @@ impl Origin {
         let ports = [&listeners[0], &listeners[1]].map(|l| l.local_addr().expect("it is bound").port());
         let answered = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let counters = answered.clone();
-        std::thread::Builder::new().name("origin".into()).spawn(move || serve(&listeners, &counters)).expect("a thread");
+        std::thread::Builder::new()
+            .name("origin".into())
+            .spawn(move || serve(&listeners, &counters))
+            .expect("a thread");
         Self { ports, answered }
     }
 

@@ -80,9 +80,9 @@ impl Peer {
         });
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
-        let numbers = text.split(|c: char| c.is_whitespace() || c == '/' || c == '-');
+        let mut numbers = text.split(|c: char| c.is_whitespace() || c == '/' || c == '-');
         let is_version = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        numbers.filter(is_version).next().unwrap_or("unknown").to_owned()
+        numbers.find(is_version).unwrap_or("unknown").to_owned()
     }
 
     /// The files of its configuration, as templates.
@@ -134,7 +134,8 @@ impl Edge {
 impl Running {
     /// Starts a peer on a core, before these origins, and waits until it answers.
     pub fn start(peer: Peer, core: usize, origins: [u16; 2], edge: &Edge) -> Self {
-        let dir = tempfile::Builder::new().prefix("versus-").tempdir_in(place()).expect("a folder");
+        let prefix = format!("{FOLDER}{}-", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(place()).expect("a folder");
         // nginx' worker is another user when its master is root.
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("our own folder");
         let tls = rcgen::generate_simple_self_signed(vec![crate::load::tls::NAME.to_owned()]).expect("a certificate");
@@ -239,6 +240,19 @@ fn files(
         ("hosts", Value::List(edge.hosts.iter().map(host).collect())),
     ]);
     peer.templates().iter().map(|(name, template)| (*name, render(template, &context))).collect()
+}
+
+const FOLDER: &str = "versus-";
+
+/// Removes the folders of runs that were ended before their end: their logs take memory.
+pub fn tidy() {
+    for entry in fs::read_dir(place()).expect("a folder").flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let pid = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Memory is the same disk for all; without enough of it, the disk that the build is on.

@@ -28,10 +28,7 @@ impl CpuTime {
     }
 
     pub fn since(self, before: Self) -> Self {
-        Self {
-            user: self.user.saturating_sub(before.user),
-            system: self.system.saturating_sub(before.system),
-        }
+        Self { user: self.user.saturating_sub(before.user), system: self.system.saturating_sub(before.system) }
     }
 }
 
@@ -50,7 +47,8 @@ impl Process {
     /// It gets SIGTERM when this program ends, however that happens.
     pub fn start<S: AsRef<OsStr>>(core: usize, dir: &Path, stdout: &Path, command: &[S]) -> Self {
         let errors = dir.join("stderr.log");
-        let file = |path: &Path| File::options().create(true).append(true).open(path).expect("a file in our own folder");
+        let file =
+            |path: &Path| File::options().create(true).append(true).open(path).expect("a file in our own folder");
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &core.to_string()])
             .args(command)

@@ -50,9 +50,8 @@ pub fn markdown(results: &Results) -> String {
     tables.iter().map(|(name, table)| format!("## {name}\n\n{table}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Writes docs/versus.md and docs/img/versus-*.svg.
-pub fn docs(results: &Results) {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+/// Writes versus.md and img/versus-*.svg into a folder.
+pub fn write(results: &Results, folder: &Path) {
     let versions = Peer::ALL.iter().filter_map(|peer| {
         let version = results.versions.get(peer.name())?;
         Some(format!("{} {version}", peer.name()))
@@ -63,10 +62,10 @@ pub fn docs(results: &Results) {
         ("versions", versions.collect::<Vec<_>>().join(", ").into()),
     ]);
     context.extend(tables(results).into_iter().map(|(name, table)| (name, table.trim_end().into())));
-    fs::write(docs.join("versus.md"), render(include_str!("docs.md"), &context)).expect("docs/versus.md");
-    fs::create_dir_all(docs.join("img")).expect("docs/img");
+    fs::write(folder.join("versus.md"), render(include_str!("docs.md"), &context)).expect("a folder of ours");
+    fs::create_dir_all(folder.join("img")).expect("a folder of ours");
     for (name, plot) in plots(results) {
-        fs::write(docs.join("img").join(format!("versus-{name}.svg")), plot).expect("docs/img");
+        fs::write(folder.join("img").join(format!("versus-{name}.svg")), plot).expect("a folder of ours");
     }
 }
 
@@ -119,8 +118,7 @@ fn compared<'a>(
             continue;
         }
         let known = || middles.iter().flatten().map(|middle| middle.middle);
-        let best =
-            if less_is_better { known().fold(f64::INFINITY, f64::min) } else { known().fold(0.0_f64, f64::max) };
+        let best = if less_is_better { known().fold(f64::INFINITY, f64::min) } else { known().fold(0.0_f64, f64::max) };
         let mut cells = vec![workload.title.to_owned()];
         cells.extend(middles.iter().map(|middle| middle.map_or("–".into(), |middle| cell(middle, best))));
         cells.extend(middles[1..].iter().map(|peer| match (middles[0], peer) {
@@ -205,7 +203,10 @@ fn failures(results: &Results) -> String {
         format!("- {}, {}: {} of {} requests: {why}\n", run.workload, run.peer, run.failed, run.answered + run.failed)
     });
     let short = results.logs.iter().filter(|log| log.lines < log.requests).map(|log| {
-        format!("- {}, {}: {} lines in the access log for {} requests\n", log.workload, log.peer, log.lines, log.requests)
+        format!(
+            "- {}, {}: {} lines in the access log for {} requests\n",
+            log.workload, log.peer, log.lines, log.requests
+        )
     });
     let all: String = failed.chain(short).collect();
     if all.is_empty() { "None.\n".into() } else { all }

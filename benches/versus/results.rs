@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::peers::Peer;
+
 #[derive(Serialize, Deserialize, Default)]
 pub struct Results {
     pub machine: String,
@@ -130,10 +132,11 @@ impl Results {
         fs::write(path, serde_json::to_string_pretty(self).expect("JSON")).expect("a file in target");
     }
 
-    /// Takes out what an earlier run found for a workload.
-    pub fn forget(&mut self, workload: &str) {
-        self.runs.retain(|run| run.workload != workload);
-        self.logs.retain(|log| log.workload != workload);
+    /// Takes out what an earlier run found for a workload and these peers.
+    pub fn forget(&mut self, workload: &str, peers: &[Peer]) {
+        let stays = |name: &str, peer: &str| name != workload || peers.iter().all(|other| other.name() != peer);
+        self.runs.retain(|run| stays(&run.workload, &run.peer));
+        self.logs.retain(|log| stays(&log.workload, &log.peer));
     }
 
     pub fn of<'a>(&'a self, workload: &'a str, peer: &'a str, measure: Measure) -> impl Iterator<Item = &'a Run> {
@@ -151,7 +154,11 @@ impl Results {
         let mut values: Vec<f64> = self.of(workload, peer, measure).filter_map(what).collect();
         values.sort_by(f64::total_cmp);
         let last = values.len().checked_sub(1)?;
-        Some(Middle { middle: (values[last / 2] + values[last.div_ceil(2)]) / 2.0, least: values[0], most: values[last] })
+        Some(Middle {
+            middle: (values[last / 2] + values[last.div_ceil(2)]) / 2.0,
+            least: values[0],
+            most: values[last],
+        })
     }
 }
 

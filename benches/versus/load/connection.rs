@@ -59,7 +59,8 @@ impl Connection {
         socket.connect(&target.address.into())?;
         socket.set_nonblocking(true)?;
         let tls = target.tls.as_ref().map(|config| {
-            ClientConnection::new(config.clone(), super::tls::NAME.try_into().expect("a name")).expect("a configuration")
+            ClientConnection::new(config.clone(), super::tls::NAME.try_into().expect("a name"))
+                .expect("a configuration")
         });
         let mut out = Out::default();
         let http = match target.streams {
