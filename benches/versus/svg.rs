@@ -17,7 +17,7 @@ pub type Group<T> = (String, Vec<Option<T>>);
 
 const COLOURS: [&str; 4] = ["#e8590c", "#2f9e44", "#1971c2", "#9c36b5"];
 const WIDTH: f64 = 760.0;
-const LEFT: f64 = 190.0;
+const LEFT: f64 = 200.0;
 const RIGHT: f64 = 90.0;
 const ROW: f64 = 16.0;
 const TOP: f64 = 64.0;
@@ -40,7 +40,7 @@ pub fn ranges(title: &str, note: &str, peers: &[&str], groups: &[Group<Range>]) 
     let all = || groups.iter().flat_map(|(_, ranges)| ranges.iter().flatten());
     let least = all().map(|range| range[0]).fold(f64::INFINITY, f64::min);
     let most = all().map(|range| range[2]).fold(0.0, f64::max);
-    let scale = (WIDTH - LEFT - RIGHT - 20.0) / (most / least).ln();
+    let scale = (WIDTH - LEFT - 2.0 * RIGHT) / (most / least).ln();
     rows(title, note, peers, groups, |svg, y, colour, range| {
         let [p50, p99, p999] = range.map(|value| LEFT + 6.0 + (value / least).ln() * scale);
         let y = y + ROW / 2.0;
@@ -69,6 +69,7 @@ pub fn lines(title: &str, note: &str, peers: &[&str], steps: &[Group<f64>]) -> S
     for (step, (label, _)) in steps.iter().enumerate() {
         svg.text(x(step), TOP + HEIGHT + 20.0, 12, "middle", label);
     }
+    let mut ends = Vec::new();
     for (peer, colour) in COLOURS.iter().enumerate().take(peers.len()) {
         let values = steps.iter().enumerate();
         let points: Vec<_> = values.filter_map(|(step, (_, all))| Some((x(step), y(all[peer]?), all[peer]?))).collect();
@@ -78,9 +79,15 @@ pub fn lines(title: &str, note: &str, peers: &[&str], steps: &[Group<f64>]) -> S
         for (x, y, _) in &points {
             svg.circle(*x, *y, 3.5, colour, colour);
         }
-        if let Some((x, y, value)) = points.last() {
-            svg.text(x + 8.0, y + 4.0, 11, "start", &short(*value));
-        }
+        ends.extend(points.last().copied());
+    }
+    // From above, each below the one before it.
+    ends.sort_by(|one, other| one.1.total_cmp(&other.1));
+    let mut free = 0.0;
+    for (x, y, value) in ends {
+        let y = f64::max(y + 4.0, free);
+        svg.text(x + 8.0, y, 11, "start", &short(value));
+        free = y + 12.0;
     }
     svg.end()
 }
