@@ -58,7 +58,8 @@ pub fn same_job(running: &Running, edge: &Edge) {
         }
         logged(running, id, &path);
     }
-    assert!(running.metrics().len() > 50, "{}: no metrics", running.peer.name());
+    let (metrics, expected) = running.metrics();
+    assert!(metrics.contains(expected), "{}: not in its metrics: {expected}\n{metrics}", running.peer.name());
 }
 
 /// The access log has the request, as JSON.

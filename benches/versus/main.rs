@@ -22,7 +22,7 @@ mod workloads;
 use std::fs;
 use std::num::NonZeroU64;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use measure::Measuring;
 use options::Options;
@@ -32,19 +32,20 @@ use results::Results;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 
-fn main() {
+fn main() -> ExitCode {
     // `cargo bench` runs all benches; this one takes long, and needs what its script installs.
     if std::env::var_os("VERSUS_NGINX").is_none() {
         eprintln!("versus: benches/versus/run measures keygate beside nginx, HAProxy and Envoy");
-        return;
+        return ExitCode::SUCCESS;
     }
-    let Some(options) = Options::of(std::env::args().skip(1)) else { return };
+    let Some(options) = Options::of(std::env::args().skip(1)) else { return ExitCode::SUCCESS };
     let path = Results::path(options.quick);
     let folder = path.parent().expect("it is in target");
     if options.docs {
         assert!(!options.quick, "the figures of quick runs are not for the docs");
         let results = Results::load(&path).unwrap_or_else(|| panic!("nothing was measured: {}", path.display()));
-        return report::write(&results, &Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
+        report::write(&results, &Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
+        return ExitCode::SUCCESS;
     }
     peers::tidy();
     let core = take_places();
@@ -68,6 +69,12 @@ fn main() {
     report::write(&results, folder);
     println!("\n{}", report::markdown(&results));
     eprintln!("all figures: {}; with plots: {}", path.display(), folder.join("versus.md").display());
+    let failures = report::failures(&results);
+    if failures == report::NOTHING {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("versus: not every answer was 200 and whole, or not every one is in the log:\n{failures}");
+    ExitCode::FAILURE
 }
 
 /// This thread, and those it will start, on the last core, and open files as many as there may be. Answers the proxies'

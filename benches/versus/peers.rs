@@ -73,8 +73,7 @@ impl Peer {
     /// When it is not there.
     pub fn version(self) -> String {
         let program = self.program();
-        let flag = if self == Self::Keygate { "--version" } else { "-v" };
-        let flag = if self == Self::Envoy { "--version" } else { flag };
+        let flag = if matches!(self, Self::Nginx | Self::Haproxy) { "-v" } else { "--version" };
         let output = Command::new(&program).arg(flag).output().unwrap_or_else(|error| {
             panic!("{} cannot be run: {error}. Start benches/versus/run, which installs it.", program.display())
         });
@@ -202,16 +201,21 @@ impl Running {
         self.dir.path().join("access.log")
     }
 
-    /// Its metrics, as it exports them.
-    pub fn metrics(&self) -> String {
-        let path = if self.peer == Peer::Envoy { "/stats/prometheus" } else { "/metrics" };
+    /// Its metrics, as it exports them, and what must be among them.
+    pub fn metrics(&self) -> (String, &'static str) {
+        let (path, expected) = match self.peer {
+            Peer::Keygate => ("/metrics", "http_requests_total{"),
+            Peer::Nginx => ("/metrics", "server accepts handled requests"),
+            Peer::Haproxy => ("/metrics", "haproxy_server_http_responses_total{"),
+            Peer::Envoy => ("/stats/prometheus", "envoy_cluster_upstream_rq_total{"),
+        };
         let answer = if self.peer == Peer::Keygate {
             let stream = std::os::unix::net::UnixStream::connect(self.dir.path().join("admin.sock"));
             crate::check::get(stream.expect("it listens"), "keygate", path)
         } else {
             crate::check::get(TcpStream::connect(self.admin).expect("it listens"), "127.0.0.1", path)
         };
-        answer.unwrap_or_else(|error| panic!("{}: {error}", self.peer.name()))
+        (answer.unwrap_or_else(|error| panic!("{}: {error}", self.peer.name())), expected)
     }
 }
 

@@ -69,6 +69,9 @@ pub fn write(results: &Results, folder: &Path) {
     }
 }
 
+/// What [`failures`] says when there are none.
+pub const NOTHING: &str = "None.\n";
+
 type Figure = fn(&Run) -> Option<f64>;
 
 fn tables(results: &Results) -> Vec<(&'static str, String)> {
@@ -196,7 +199,7 @@ fn reload(results: &Results) -> String {
 }
 
 /// What went wrong, in any window but those with a reload, whose table has it.
-fn failures(results: &Results) -> String {
+pub fn failures(results: &Results) -> String {
     let failed = results.runs.iter().filter(|run| run.measure != Measure::Reload);
     let failed = failed.filter(|run| run.failed > 0 || run.first_failure.is_some()).map(|run| {
         let why = run.first_failure.as_deref().unwrap_or("connections ended");
@@ -209,7 +212,7 @@ fn failures(results: &Results) -> String {
         )
     });
     let all: String = failed.chain(short).collect();
-    if all.is_empty() { "None.\n".into() } else { all }
+    if all.is_empty() { NOTHING.into() } else { all }
 }
 
 fn per_peer<'a>(

@@ -56,8 +56,6 @@ pub struct Outcome {
     /// Answers that were wrong, and what was wrong with the first.
     pub wrong: u64,
     pub first_wrong: Option<String>,
-    /// From the beginning to the last answer.
-    pub elapsed: Duration,
     /// Of each answer that was right: when the request was due, since the beginning, and how long it then took.
     pub latencies: Vec<(Duration, Duration)>,
     /// TLS handshakes: full, and of sessions resumed.
@@ -131,6 +129,12 @@ impl Client {
             }
             if now > time + PATIENCE {
                 run.outcome.lost += in_flight + due.len() as u64;
+                run.outcome.first_wrong.get_or_insert(format!("no answer within {PATIENCE:?}"));
+                for place in 0..self.connections.len() {
+                    if self.connections[place].in_flight() > 0 {
+                        self.reopen(place);
+                    }
+                }
                 break;
             }
             let until = if matches!(pace, Pace::Rate(_)) && next < time { next } else { now + PATIENCE / 4 };
@@ -144,7 +148,6 @@ impl Client {
                 in_flight -= self.after(place, &mut run);
             }
         }
-        run.outcome.elapsed = run.begin.elapsed();
         run.outcome
     }
 
@@ -176,20 +179,33 @@ impl Client {
             if let Some(why) = connection.broken.take() {
                 outcome.first_wrong.get_or_insert(why);
             }
-            let is_free = connection.is_free;
-            *connection = Connection::open(&self.target).expect("it listens");
-            connection.is_free = is_free;
-            let data = EventData::new_u64(place as u64);
-            epoll::add(&self.poll, connection.socket(), data, EventFlags::IN).expect("a socket");
+            self.reopen(place);
         } else if let Some(flags) = connection.new_interest() {
             let data = EventData::new_u64(place as u64);
             epoll::modify(&self.poll, connection.socket(), data, flags).expect("a socket");
         }
+        self.is_free(place);
+        ended
+    }
+
+    /// Puts another connection in one's place.
+    fn reopen(&mut self, place: usize) {
+        let connection = &mut self.connections[place];
+        let is_free = connection.is_free;
+        *connection = Connection::open(&self.target).expect("it listens");
+        connection.is_free = is_free;
+        let data = EventData::new_u64(place as u64);
+        epoll::add(&self.poll, connection.socket(), data, EventFlags::IN).expect("a socket");
+        self.is_free(place);
+    }
+
+    /// Puts a connection on the list of those that can take a request, if it can.
+    fn is_free(&mut self, place: usize) {
+        let connection = &mut self.connections[place];
         if connection.has_room() && !connection.is_free {
             connection.is_free = true;
             self.free.push_back(place);
         }
-        ended
     }
 }
 
