@@ -2,8 +2,9 @@
 
 use std::io::{self, IsTerminal};
 
-use rustix::process::{Resource, Rlimit, Signal as UnixSignal, getrlimit, set_parent_process_death_signal, setrlimit};
-use tokio::process::Command;
+use rustix::process::{
+    Resource, Rlimit, Signal as UnixSignal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -28,12 +29,18 @@ pub fn raise_open_files() -> io::Result<Option<u64>> {
     Ok(maximum)
 }
 
-/// Has a child asked to end when the thread that starts it does.
-pub fn end_with_parent(command: &mut Command) {
-    // SAFETY: prctl is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| set_parent_process_death_signal(Some(UnixSignal::TERM)).map_err(Into::into));
-    }
+/// Who started this process, when it was `keygate run`: its process id.
+pub const SUPERVISOR: &str = "KEYGATE_SUPERVISOR";
+
+/// Has this process asked to end when the one that supervises it does, if there is one.
+///
+/// Here and not before the program was started: that of a file with capabilities forgets it at its start.
+pub fn end_with_supervisor() -> io::Result<()> {
+    let Ok(supervisor) = std::env::var(SUPERVISOR) else { return Ok(()) };
+    set_parent_process_death_signal(Some(UnixSignal::TERM))?;
+    // It may have ended before.
+    let parent = getppid().map(|parent| parent.as_raw_nonzero().to_string());
+    if parent.as_deref() == Some(&*supervisor) { Ok(()) } else { Err(io::Error::other("keygate run has ended")) }
 }
 
 /// SIGTERM and SIGINT: the first asks for an orderly end, the second for an end.

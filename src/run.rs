@@ -14,6 +14,7 @@ use crate::supervise::supervise;
 
 pub fn gateway(path: &Path) -> Result<(), Failed> {
     process::log("info");
+    process::end_with_supervisor()?;
     let loaded = output::load(path)?;
     // The certificates' keys are in this process' memory.
     keygate_signer::harden()?;
@@ -22,6 +23,7 @@ pub fn gateway(path: &Path) -> Result<(), Failed> {
 
 pub fn signer(path: &Path) -> Result<(), Failed> {
     process::log("info");
+    process::end_with_supervisor()?;
     let loaded = output::load(path)?;
     let Some(config) = loaded.config.signer else {
         return Err(Failed(Some(format!("{} has no [signer]", path.display()))));
@@ -44,6 +46,8 @@ pub fn run(path: &Path) -> Result<(), Failed> {
         (_, false) => gateway(path),
         // One thread: a child is ended with the thread that started it.
         (false, true) => {
+            // The credentials are in this process' environment, which others of its user could read otherwise.
+            keygate_signer::harden()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(supervise(path))
         }

@@ -94,7 +94,8 @@ fn tell(child: &Child, signal: Signal) {
 
 /// Starts this program as one of the two. Signals of a terminal reach this process alone, which hands them on.
 fn spawn(part: &str, path: &Path) -> std::io::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // This very program, though its file may have been replaced since.
+    let mut command = Command::new("/proc/self/exe");
     command.args([part, "--config"]).arg(path).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     if part == "gateway" {
         // The credentials for KMS are the signer's.
@@ -102,6 +103,6 @@ fn spawn(part: &str, path: &Path) -> std::io::Result<Child> {
             command.env_remove(name);
         }
     }
-    process::end_with_parent(&mut command);
+    command.env(process::SUPERVISOR, std::process::id().to_string());
     command.spawn()
 }

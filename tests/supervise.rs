@@ -18,25 +18,7 @@ impl Both {
     #[track_caller]
     fn start() -> Self {
         let (origin, http) = (Origin::start("blue"), free_port());
-        let home = Home::new(&format!(
-            r#"
-            [listeners.http]
-            bind = ["127.0.0.1:{http}"]
-            [upstreams.service]
-            servers = ["{}"]
-            [[routes]]
-            name = "all"
-            backends = [{{ upstream = "service" }}]
-            [signer]
-            listen = "unix:state/signer.sock"
-            ledger = "sqlite:ledger/ledger.db"
-            allow_local_keys = true
-            [signer.keys.dev]
-            local = {{ path = "dev.key" }}
-            "#,
-            origin.server()
-        ));
-        home.secret("dev.key", "11".repeat(32));
+        let home = both_home(http, &origin);
         let mut both = Self { keygate: home.start("run"), home, http, _origin: origin };
         both.wait_ready();
         both
@@ -68,6 +50,29 @@ impl Both {
     fn get(&self) -> Response {
         curl([format!("http://127.0.0.1:{}/", self.http)])
     }
+}
+
+fn both_home(http: u16, origin: &Origin) -> Home {
+    let home = Home::new(&format!(
+        r#"
+        [listeners.http]
+        bind = ["127.0.0.1:{http}"]
+        [upstreams.service]
+        servers = ["{}"]
+        [[routes]]
+        name = "all"
+        backends = [{{ upstream = "service" }}]
+        [signer]
+        listen = "unix:state/signer.sock"
+        ledger = "sqlite:ledger/ledger.db"
+        allow_local_keys = true
+        [signer.keys.dev]
+        local = {{ path = "dev.key" }}
+        "#,
+        origin.server()
+    ));
+    home.secret("dev.key", "11".repeat(32));
+    home
 }
 
 fn ended(pid: Pid) {
@@ -102,6 +107,34 @@ fn a_signer_that_ends_is_started_again_and_the_gateway_does_not_notice() {
     both.wait_ready();
     assert_ne!(both.child("signer"), signer);
     assert_eq!(both.child("gateway"), gateway);
+}
+
+#[test]
+fn none_of_them_can_leave_a_core_file() {
+    let both = Both::start();
+    let pids = [both.child("gateway").as_raw_nonzero(), both.child("signer").as_raw_nonzero()];
+    for pid in pids.map(|pid| pid.to_string()).into_iter().chain([both.keygate.pid().to_string()]) {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("a running process");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+        assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    }
+}
+
+#[test]
+fn a_signer_is_started_again_though_the_program_was_replaced() {
+    let http = free_port();
+    let home = both_home(http, &Origin::start("blue"));
+    let program = home.path("keygate");
+    std::fs::copy(env!("CARGO_BIN_EXE_keygate"), &program).expect("a copy");
+    let keygate = home.spawn(&mut home.command_of(&program.display().to_string(), ["run", "-c", "keygate.toml"]));
+    let mut both = Both { keygate, home, http, _origin: Origin::start("blue") };
+    both.wait_ready();
+    let signer = both.child("signer");
+    std::fs::remove_file(program).expect("a file");
+    kill_process(signer, Signal::KILL).expect("it runs");
+    both.keygate
+        .wait_until(SOON, "another signer starts", |p| (p.stderr().matches("key loaded").count() >= 2).then_some(()));
+    assert_ne!(both.child("signer"), signer);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Client, Edge, Simple, TLS, tls_home};
-use crate::support::{Ca, Origin, OriginProcess, RawOrigin, SOON, Step, free_port, try_curl, wait_until};
+use crate::support::{Ca, Home, Origin, OriginProcess, RawOrigin, SOON, Step, free_port, try_curl, wait_until};
 
 fn dead() -> String {
     format!("127.0.0.1:{}", free_port())
@@ -305,4 +305,35 @@ fn wait_in_flight(edge: &Edge, count: u64) {
     wait_until(Duration::from_secs(10), &format!("{count} requests in flight"), || {
         (edge.status()["routes"][0]["backends"][0]["in_flight"] == count).then_some(())
     });
+}
+
+#[test]
+fn when_the_gateway_has_no_descriptor_left_it_is_not_the_servers_fault() {
+    let origin = Origin::start("blue");
+    let (home, http) = (Home::new(""), free_port());
+    let toml = Simple { servers: &[origin.server()], rest: "[process]\nworkers = 1\n", ..Simple::default() }.toml();
+    home.config(&toml.replace("$HTTP", &http.to_string()));
+    let shell = format!("ulimit -n 64; exec {} gateway -c keygate.toml", env!("CARGO_BIN_EXE_keygate"));
+    let keygate = home.spawn(&mut home.command_of("sh", ["-c", &shell]));
+    let mut edge = Edge { keygate, home, http, https: 0 };
+    edge.wait_ready();
+    let mut early: Vec<_> = (0..10).map(|_| edge.client()).collect();
+    let others: Vec<_> = (0..100).map(|_| Client::connect(http)).collect();
+    edge.keygate.wait_until(SOON, "no connection can be accepted", |p| {
+        p.stderr().contains("cannot accept a connection").then_some(())
+    });
+    // All at once: what one leaves another cannot use.
+    for client in &mut early {
+        client.send("GET /?delay_ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    let replies: Vec<_> = early.iter_mut().map(Client::reply).collect();
+    let refused: Vec<_> = replies.iter().filter(|reply| reply.status != 200).collect();
+    assert!(refused.len() >= 5, "{replies:?}");
+    for reply in refused {
+        reply.is_problem(503, "exhausted");
+        assert!(reply.header("retry-after").is_some());
+    }
+    drop(others);
+    wait_until(SOON, "there is room again", || (early[0].get("/").status == 200).then_some(()));
+    assert_eq!(edge.metric("keygate_upstream_errors_total", &[]), None);
 }

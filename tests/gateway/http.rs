@@ -221,3 +221,17 @@ impl Client {
         self.reply()
     }
 }
+
+#[test]
+fn cookies_that_come_a_line_each_over_http2_are_one_line() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let edge = Simple { servers: &[origin.server()], rest: TLS, ..Simple::default() }.start_in(&home);
+    let start = [(":method", "GET"), (":path", "/"), (":authority", "example.com")];
+    let crumbs: Vec<String> = (0..120).map(|n| format!("c{n}=1")).collect();
+    for cookies in [&["a=1", "b=2"][..], &["a=1"], &[], &crumbs.iter().map(String::as_str).collect::<Vec<_>>()] {
+        let request = start.into_iter().chain(cookies.iter().map(|cookie| ("cookie", *cookie))).collect();
+        assert_eq!(edge.http2(&[request])[0].as_ref().map(|answer| answer.status), Some(200));
+        let wanted = if cookies.is_empty() { Vec::new() } else { vec![cookies.join("; ")] };
+        assert_eq!(origin.last().headers_named("cookie"), wanted);
+    }
+}

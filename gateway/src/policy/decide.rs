@@ -168,6 +168,13 @@ pub fn upstream_unavailable() -> Answer {
     Answer::new(502, "upstream-unavailable", "the service cannot be reached or gave no valid answer")
 }
 
+/// The gateway itself has no descriptors, ports or memory left.
+#[must_use]
+pub fn exhausted() -> Answer {
+    let header = Some(("retry-after", "1".to_owned()));
+    Answer { header, ..Answer::new(503, "exhausted", "the gateway has nothing left to open a connection with") }
+}
+
 /// The client took too long over its body.
 #[must_use]
 pub fn request_timeout() -> Answer {

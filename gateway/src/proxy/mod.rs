@@ -27,7 +27,7 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 use crate::http1::head::{self, Refusal};
 use crate::live::Live;
 use crate::policy::decide::{
-    Answer, Request, body_too_large, decide, request_timeout, upstream_timeout, upstream_unavailable,
+    Answer, Request, body_too_large, decide, exhausted, request_timeout, upstream_timeout, upstream_unavailable,
 };
 use crate::policy::forward;
 use exchange::Exchange;
@@ -88,6 +88,7 @@ impl ProxyHttp for Edge {
         let listener = exchange.listener().clone();
         session.set_read_timeout(Some(listener.timeouts.request_body.0));
         session.set_write_timeout(Some(listener.timeouts.send.0));
+        join_cookies(session);
         if let Err(refusal) = check(session, &listener.limits) {
             self.live.metrics.refused.with_label_values(&[refusal.reason()]).inc();
             let answer = Answer::new(refusal.status(), "malformed-request", refusal.to_string());
@@ -156,10 +157,10 @@ impl ProxyHttp for Edge {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let (Some(upstream), Some(server)) = (&exchange.upstream, exchange.tried.last()) {
-            // No descriptor or port left here is not the server's failure.
-            let ours =
-                matches!(error.etype(), ErrorType::SocketError | ErrorType::BindError | ErrorType::InternalError);
-            if !ours && upstream.servers[*server].failed() {
+            if is_ours(&error) {
+                return error;
+            }
+            if upstream.servers[*server].failed() {
                 tracing::warn!(upstream = upstream.name, server = %peer._address, %error, "left out for a while");
             }
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
@@ -239,6 +240,20 @@ impl ProxyHttp for Edge {
         exchange.edit(response)
     }
 
+    /// The server is done with it; the client may still be sending.
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<std::time::Duration>> {
+        if end {
+            exchange.in_flight = None;
+        }
+        Ok(None)
+    }
+
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
         // The server had nothing to answer: the rest of the request was not there. This is how a client that falls silent
         // is noticed, as pingora has no time-out for the bodies of HTTP/2.
@@ -250,6 +265,7 @@ impl ProxyHttp for Edge {
         let answer = match (source, error.etype()) {
             (_, ErrorType::HTTPStatus(413)) => Some(body_too_large()),
             (_, ErrorType::HTTPStatus(code)) => Some(Answer::new(*code, "error", "the request failed")),
+            (ErrorSource::Upstream, _) if is_ours(error) => Some(exhausted()),
             (ErrorSource::Upstream, kind) => {
                 use ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
                 let late = matches!(kind, ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout);
@@ -271,6 +287,7 @@ impl ProxyHttp for Edge {
         exchange.error = Some(format!("{} {}", source.as_str(), error.etype().as_str()));
         if let Some(upstream) = &exchange.upstream
             && *source == ErrorSource::Upstream
+            && !is_ours(error)
         {
             let what = if status == 504 { "timeout" } else { "failed" };
             self.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
@@ -306,6 +323,11 @@ impl ProxyHttp for Edge {
     }
 }
 
+/// Whether a connection could not be opened for want of descriptors or ports here, which is not the server's failure.
+fn is_ours(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::SocketError | ErrorType::BindError | ErrorType::InternalError)
+}
+
 /// Holds an HTTP/2 head to the rules and limits of HTTP/1, whose heads the front door has seen to. Its size is counted as
 /// the same head would be in HTTP/1, a line for each field.
 fn check(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), Refusal> {
@@ -322,6 +344,18 @@ fn check(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), 
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let hosts = request.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
     head::check_http2(request.method.as_str().as_bytes(), request.raw_path(), authority.into_iter().chain(hosts))
+}
+
+/// RFC 9113, 8.2.3: clients may send cookies a line each, servers of HTTP/1 know one line only.
+fn join_cookies(session: &mut Session) {
+    let mut cookies = session.req_header().headers.get_all(header::COOKIE).iter();
+    if cookies.by_ref().nth(1).is_none() {
+        return;
+    }
+    let lines = session.req_header().headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let joined = lines.collect::<Vec<_>>().join(&b"; "[..]);
+    // What was valid in parts is valid as a whole.
+    let _ = session.req_header_mut().insert_header(header::COOKIE, joined);
 }
 
 /// Bytes the request says its body has.

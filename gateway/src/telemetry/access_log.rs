@@ -223,7 +223,7 @@ fn open(path: &std::path::Path) -> io::Result<File> {
 }
 
 fn write(mut target: Target, shared: &Shared) {
-    let mut batch = Waiting::default();
+    let (mut batch, mut torn) = (Waiting::default(), false);
     loop {
         let flush = shared.flush.load(Ordering::SeqCst);
         let closed = shared.closed.load(Ordering::SeqCst);
@@ -232,7 +232,7 @@ fn write(mut target: Target, shared: &Shared) {
             std::mem::swap(&mut batch, &mut shard.0.lock());
             if batch.lines > 0 {
                 any = true;
-                put(&mut target, &batch, shared);
+                put(&mut target, &batch, &mut torn, shared);
                 batch.bytes.clear();
                 batch.lines = 0;
             }
@@ -257,24 +257,49 @@ fn write(mut target: Target, shared: &Shared) {
     }
 }
 
-fn put(target: &mut Target, batch: &Waiting, shared: &Shared) {
+/// Writes a batch. `torn`: whether what was written last ends in the middle of a line.
+fn put(target: &mut Target, batch: &Waiting, torn: &mut bool, shared: &Shared) {
     if shared.reopen.swap(false, Ordering::Acquire)
         && let Target::File(path, file) = target
     {
         match open(path) {
-            Ok(fresh) => *file = fresh,
+            Ok(fresh) => (*file, *torn) = (fresh, false),
             Err(error) => tracing::error!(%error, "the access log goes on in the old file"),
         }
     }
-    let written = match target {
-        Target::Stdout(out) => out.write_all(&batch.bytes).and_then(|()| out.flush()),
-        Target::File(_, file) => file.write_all(&batch.bytes),
+    let out: &mut dyn Write = match target {
+        Target::Stdout(out) => out,
+        Target::File(_, file) => file,
     };
-    if let Err(error) = written
-        && shared.lost.fetch_add(batch.lines, Ordering::Relaxed) == 0
+    if let Err((lost, error)) = write_lines(out, &batch.bytes, torn)
+        && shared.lost.fetch_add(lost, Ordering::Relaxed) == 0
     {
         tracing::error!(%error, "access log lines are being lost");
     }
+}
+
+/// Writes lines; a line that broke off is ended first. An error comes with how many lines are not written whole.
+fn write_lines(out: &mut (impl Write + ?Sized), lines: &[u8], torn: &mut bool) -> Result<(), (u64, io::Error)> {
+    let mut at = 0;
+    let mut write = || {
+        if *torn {
+            out.write_all(b"\n")?;
+            *torn = false;
+        }
+        while at < lines.len() {
+            match out.write(&lines[at..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => at += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        out.flush()
+    };
+    write().map_err(|error| {
+        *torn |= at > 0 && lines[at - 1] != b'\n';
+        (lines[at..].iter().filter(|b| **b == b'\n').count() as u64, error)
+    })
 }
 
 #[cfg(test)]
@@ -321,6 +346,31 @@ mod tests {
             assert_eq!(value["request_id"], n.to_string());
             assert_eq!(value["host"], "a\"b");
         }
+    }
+
+    #[test]
+    fn a_line_that_broke_off_spoils_no_other() {
+        /// Takes so many bytes, and then no more.
+        struct Full(Vec<u8>, usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let n = bytes.len().min(self.1 - self.0.len());
+                self.0.extend_from_slice(&bytes[..n]);
+                if n == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(n) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut disk = Full(Vec::new(), 7);
+        let mut torn = false;
+        assert_eq!(write_lines(&mut disk, b"one\ntwo\nthree\n", &mut torn).unwrap_err().0, 2);
+        assert!(torn);
+        assert_eq!(write_lines(&mut disk, b"four\n", &mut torn).unwrap_err().0, 1);
+        disk.1 = 100;
+        write_lines(&mut disk, b"five\n", &mut torn).unwrap();
+        write_lines(&mut disk, b"six\n", &mut torn).unwrap();
+        assert_eq!(String::from_utf8(disk.0).unwrap(), "one\ntwo\nfive\nsix\n");
     }
 
     #[test]

@@ -24,7 +24,8 @@ use crate::http1::response::{self, Malformed};
 use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Snapshot};
 use crate::policy::decide::{
-    Answer, Decision, Request, Then, body_too_large, decide, request_timeout, upstream_timeout, upstream_unavailable,
+    Answer, Decision, Request, Then, body_too_large, decide, exhausted, request_timeout, upstream_timeout,
+    upstream_unavailable,
 };
 use crate::policy::forward::{self, Origin};
 use crate::problem::{CONTENT_TYPE, Problem};
@@ -211,6 +212,7 @@ impl Exchange<'_> {
                 Some(server) => server,
                 None => match self.connect(&upstream, place, address).await {
                     Ok(server) => server,
+                    Err(error) if !is_theirs(&error) => return Err(NoAnswer::Instead(exhausted())),
                     Err(error) => {
                         tried.push(place);
                         if upstream.pick(&tried).is_none() {
@@ -275,7 +277,12 @@ impl Exchange<'_> {
                 Ok(stream)
             }
             Err(error) => {
-                if is_theirs(&error) && server.failed() {
+                if !is_theirs(&error) {
+                    tracing::warn!(%error, "no connection to a server can be opened");
+                    self.told.error = Some("Internal SocketError".to_owned());
+                    return Err(error);
+                }
+                if server.failed() {
                     tracing::warn!(upstream = upstream.name, server = %address, %error, "server left out");
                 }
                 self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
