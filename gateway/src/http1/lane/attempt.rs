@@ -113,8 +113,8 @@ impl Attempt<'_, '_, '_> {
                     let written = self.client.write(&out, self.bounds.client.send.0).await;
                     written.map_err(|_| Failure::Gone("WriteError"))?;
                 }
+                // The answer itself is not waited for any longer because of it.
                 came.drain(..head.len);
-                self.since = Instant::now();
             }
         }
     }
