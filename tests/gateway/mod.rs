@@ -16,6 +16,7 @@ mod limits;
 mod listeners;
 mod live;
 mod novabank;
+mod parity;
 mod reload;
 mod routing;
 mod split;
