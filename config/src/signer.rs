@@ -23,7 +23,7 @@ pub struct Signer {
     /// Keys in files are refused unless this is true.
     #[serde(default)]
     pub allow_local_keys: bool,
-    /// Keys, by name.
+    /// Keys, by name. A key has one.
     #[serde(default)]
     pub keys: BTreeMap<String, At<Key>>,
     /// Chains that may be signed for, by name.
@@ -32,7 +32,8 @@ pub struct Signer {
     /// What a caller may have signed, by name.
     #[serde(default)]
     pub policies: BTreeMap<String, At<Policy>>,
-    /// Who may ask, by name. Nobody else is allowed anything.
+    /// Who may ask, by name. Nobody else is allowed anything. Idempotency keys go by the name: a caller that is renamed
+    /// has used none.
     #[serde(default)]
     pub callers: BTreeMap<String, At<Caller>>,
 }

@@ -363,6 +363,25 @@ fn backends(config: &Config, route: &Route, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// A key has one name: under a second it would have a second `daily_value`.
+fn same_keys(signer: &Signer, found: &mut Vec<Diagnostic>) {
+    // By its id alone: an ARN ends with it, and a multi-region key has it in every region.
+    let id = |key_id: &str| key_id.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let (mut kms, mut files) = (BTreeMap::new(), BTreeMap::new());
+    for (name, key) in &signer.keys {
+        let in_kms = key.kms.as_ref().map(|kms| (id(&kms.key_id), kms.endpoint.as_ref().map(|url| &url.value)));
+        let other = in_kms.and_then(|key| kms.insert(key, name));
+        let other = other.or_else(|| key.local.as_ref().and_then(|local| files.insert(&local.path, name)));
+        if let Some(other) = other {
+            found.push(
+                Diagnostic::error(format!("keys {other:?} and {name:?} are the same key"))
+                    .at(&key.span)
+                    .help("a key has one name: each would have its own daily_value and idempotency keys"),
+            );
+        }
+    }
+}
+
 fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
     for listen in signer.listen.as_slice() {
         if matches!(listen.value, Address::Tcp(_)) {
@@ -402,6 +421,7 @@ fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
             _ => found.push(Diagnostic::error(format!("key {name:?} needs one of kms and local")).at(&key.span)),
         }
     }
+    same_keys(signer, found);
     let mut ids = BTreeMap::new();
     for (name, chain) in &signer.chains {
         if chain.id == 0 {

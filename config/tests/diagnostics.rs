@@ -211,6 +211,27 @@ fn every_error_says_what_and_where() {
 }
 
 #[test]
+fn a_key_has_one_name() {
+    let same = |key: &str, local: &str| {
+        let more =
+            format!("allow_local_keys = true\n[signer.keys.a]\n{key}\n[signer.keys.b]\n{local}\n[signer.keys.hot]");
+        found(&GOOD.replacen("[signer.keys.hot]", &more, 1))
+    };
+    let fine = same("kms = { key_id = \"1\" }", "local = { path = \"k\" }");
+    assert_eq!(fine, "");
+    for id in
+        ["1234abcd-12ab-34cd-56ef-1234567890ab", "arn:aws:kms:eu-west-1:1:key/1234abcd-12ab-34cd-56ef-1234567890AB"]
+    {
+        let said = same(&format!("kms = {{ key_id = \"{id}\" }}"), "local = { path = \"k\" }");
+        assert!(said.contains("keys \"a\" and \"hot\" are the same key"), "{said}");
+    }
+    let elsewhere = "kms = { key_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\", endpoint = \"http://kms.test\" }";
+    assert_eq!(same(elsewhere, "local = { path = \"k\" }"), "");
+    let said = same("local = { path = \"k\" }", "local = { path = \"k\" }");
+    assert!(said.contains("keys \"a\" and \"b\" are the same key"), "{said}");
+}
+
+#[test]
 fn ambiguous_routes_are_errors_whatever_their_order() {
     let route = |name: &str, hosts: &str, path: &str| {
         format!(

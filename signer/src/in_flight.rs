@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     fn id(n: u32) -> RequestId {
-        RequestId { caller: "c".into(), key: "k".into(), idempotency_key: n.to_string() }
+        RequestId { caller: "c".into(), key: "k".into(), address: [0; 20].into(), idempotency_key: n.to_string() }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,7 +52,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 
 /// Healthy is who can ask its ledger.
 async fn health(State(api): Shared) -> Response {
-    let nobody = RequestId { caller: String::new(), key: String::new(), idempotency_key: String::new() };
+    let nobody = request_of("", "", Address::ZERO, String::new());
     let found = api.signing.ledger.lookup(nobody).await;
     let healthy = found.map(|_| json_body(&json!({ "status": "ok" })));
     answer(&request_id(), healthy.map_err(|error| Refusal::Ledger(error).into()))
@@ -126,7 +126,7 @@ async fn admit(
     let idempotency_key = idempotency_key(&parts.headers)?;
     content_type(&parts.headers)?;
     let tx = Transaction::parse(&read(body).await?)?;
-    let id = RequestId { caller: caller.name.clone(), key: key.name().to_owned(), idempotency_key };
+    let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
     Ok((Arc::clone(caller), Arc::clone(key), id, tx))
 }
 
@@ -139,12 +139,13 @@ async fn signed(State(api): Shared, path: Result<Path<(String, String)>, PathRej
             Err(rejection) => (Err(rejection), String::new()),
         };
         let key = key_of(&api.signing, caller, path)?;
-        let id = RequestId { caller: caller.name.clone(), key: key.name().to_owned(), idempotency_key };
+        let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
         let record = api.signing.ledger.lookup(id).await.map_err(|error| Problem::from(Refusal::Ledger(error)))?;
         let Some(record) = record else {
             return Err(Problem::not_found("the caller used no such idempotency key with this key"));
         };
-        let from = key.address();
+        // Another's, if the file gave the key's name to another key since.
+        let from = record.address.unwrap_or(key.address());
         Ok(match record.signed {
             None => json_body(&Pending { state: "pending", from, nonce: record.nonce, chain_id: record.chain_id }),
             Some(signed) => {
@@ -220,6 +221,10 @@ fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Calle
     proof.and_then(|proof| callers.find(proof)).ok_or_else(Problem::unauthenticated)
 }
 
+fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String) -> RequestId {
+    RequestId { caller: caller.to_owned(), key: key.to_owned(), address, idempotency_key }
+}
+
 /// The key of this name, if the caller may use it.
 fn key_of<'a>(
     signing: &'a Signing,
@@ -273,7 +278,7 @@ fn outcome(result: &Result<Answer, Refusal>) -> &'static str {
 
 /// One event a request. Names and hashes: never a token, never a body.
 fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
-    let RequestId { caller, key, idempotency_key } = id;
+    let RequestId { caller, key, idempotency_key, .. } = id;
     let outcome = outcome(result);
     match result {
         Ok(Answer { signed, from, chain_id, nonce, .. }) => {

@@ -1,23 +1,35 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, UNIX_EPOCH};
 
+use alloy_primitives::keccak256;
 use proptest::prelude::*;
 
 use super::*;
+use crate::key::PublicKey;
+use crate::signature;
+use crate::transaction::Transaction;
 
 const HOUR: u64 = 3600;
 /// Some moment.
 const NOW: u64 = 1_800_000_000;
+const HOT: Address = Address::repeat_byte(0x11);
+const COLD: Address = Address::repeat_byte(0x22);
 
 struct Open {
     ledger: Ledger,
     running: Running,
+    callers: BTreeSet<String>,
 }
 
 impl Open {
     fn at(path: &Path) -> Self {
-        let (ledger, running) = Ledger::open(path).unwrap();
-        Self { ledger, running }
+        Self::with(path, &[])
+    }
+
+    fn with(path: &Path, keys: &[(&str, Address)]) -> Self {
+        let keys = keys.iter().map(|(name, address)| ((*name).to_owned(), *address)).collect();
+        let Opened { ledger, running, callers } = Ledger::open(path, &keys).unwrap();
+        Self { ledger, running, callers }
     }
 
     fn close(self) {
@@ -26,13 +38,22 @@ impl Open {
     }
 }
 
+fn opened(path: &Path) -> Result<Opened, OpenError> {
+    Ledger::open(path, &BTreeMap::new())
+}
+
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 fn request(idempotency_key: &str, value: u64) -> Request {
     Request {
-        id: RequestId { caller: "payments".into(), key: "hot".into(), idempotency_key: idempotency_key.into() },
+        id: RequestId {
+            caller: "payments".into(),
+            key: "hot".into(),
+            address: HOT,
+            idempotency_key: idempotency_key.into(),
+        },
         digest: [1; 32],
         chain_id: 137,
         nonce: u64::MAX - 1,
@@ -69,7 +90,8 @@ async fn the_first_signed_bytes_are_kept_for_ever() {
     let open = Open::at(&path);
     assert_eq!(open.ledger.begin(request("a", 1)).await, Ok(Begun::Signed(signed(7))));
     let record = open.ledger.lookup(request("a", 1).id).await.unwrap().unwrap();
-    let expected = Record { digest: [1; 32], chain_id: 137, nonce: u64::MAX - 1, signed: Some(signed(7)) };
+    let expected =
+        Record { address: Some(HOT), digest: [1; 32], chain_id: 137, nonce: u64::MAX - 1, signed: Some(signed(7)) };
     assert_eq!(record, expected);
     for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
         let mode = std::fs::metadata(path.with_file_name(file)).unwrap().permissions().mode();
@@ -110,9 +132,135 @@ async fn names_are_per_caller_and_key_and_a_changed_body_conflicts() {
     assert_eq!(open.ledger.begin(other.clone()).await, Ok(Begun::Conflict));
     fresh(&open.ledger, Request { id: RequestId { caller: "other".into(), ..other.id.clone() }, ..other.clone() })
         .await;
-    fresh(&open.ledger, Request { id: RequestId { key: "cold".into(), ..other.id.clone() }, ..other }).await;
+    fresh(&open.ledger, Request { id: RequestId { key: "cold".into(), address: COLD, ..other.id.clone() }, ..other })
+        .await;
     assert_eq!(open.ledger.lookup(request("b", 1).id).await, Ok(None));
     open.close();
+}
+
+fn as_key(key: &str, address: Address, request: Request) -> Request {
+    Request { id: RequestId { key: key.into(), address, ..request.id }, ..request }
+}
+
+#[tokio::test]
+async fn a_key_is_itself_under_another_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let reservation = fresh(&open.ledger, request("a", 6)).await;
+    let renamed = |name: &str, value| as_key("renamed", HOT, request(name, value));
+    assert_eq!(open.ledger.begin(renamed("a", 6)).await, Ok(Begun::Pending(reservation)));
+    let other = Request { digest: [2; 32], ..renamed("a", 6) };
+    assert_eq!(open.ledger.begin(other).await, Ok(Begun::Conflict));
+    open.ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
+    assert_eq!(open.ledger.begin(renamed("a", 6)).await, Ok(Begun::Signed(signed(1))));
+    assert_eq!(open.ledger.lookup(renamed("a", 6).id).await.unwrap().unwrap().signed, Some(signed(1)));
+    assert!(matches!(open.ledger.begin(renamed("b", 5)).await, Ok(Begun::Denied(_))), "it is the same allowance");
+    // Its old name is another key's now, which signs nothing under the idempotency keys that were used with the name.
+    let replaced = Request { digest: [3; 32], ..as_key("hot", COLD, request("a", 6)) };
+    assert_eq!(open.ledger.lookup(replaced.id.clone()).await.unwrap().unwrap().address, Some(HOT));
+    assert_eq!(open.ledger.begin(replaced.clone()).await, Ok(Begun::Conflict));
+    // Where both are known, the address says which is meant.
+    let cold = Request { digest: [3; 32], ..as_key("cold", COLD, request("a", 6)) };
+    let cold = fresh(&open.ledger, cold).await;
+    assert_eq!(open.ledger.begin(replaced.clone()).await, Ok(Begun::Pending(cold)));
+    // Also when it moves to another policy at the same time.
+    let moved = Request { policy: "other".into(), ..replaced };
+    assert!(matches!(open.ledger.begin(moved).await, Ok(Begun::Pending(_))));
+    open.close();
+}
+
+#[tokio::test]
+async fn callers_are_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    assert!(open.callers.is_empty());
+    for (caller, name) in [("b", "1"), ("a", "1"), ("a", "2"), ("c", "1")] {
+        let id = RequestId { caller: caller.into(), ..request(name, 0).id };
+        fresh(&open.ledger, Request { id, ..request(name, 0) }).await;
+    }
+    open.close();
+    let open = Open::at(&path);
+    assert_eq!(open.callers, ["a", "b", "c"].map(str::to_owned).into());
+    open.close();
+}
+
+/// A transaction that the first keygate's ledger holds: by whom, and its bytes.
+fn old_payment(nonce: u8) -> (Address, Vec<u8>) {
+    let secret = k256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+    let public = PublicKey::from_sec1(secret.verifying_key().to_encoded_point(false).as_bytes()).unwrap();
+    let tx = serde_json::json!({"chainId": 137, "type": 2, "nonce": nonce, "to": HOT.to_string(), "value": 6,
+                                "gas": 21000, "maxFeePerGas": 10, "maxPriorityFeePerGas": 1});
+    let tx = Transaction::parse(tx.to_string().as_bytes()).unwrap();
+    let digest = keccak256(tx.signing_bytes().unwrap());
+    let (der, _) = secret.sign_prehash_recoverable(digest.as_slice()).unwrap();
+    let signature = signature::assemble(der.to_der().as_bytes(), &digest, &public).unwrap();
+    (public.address(), tx.into_signed(&signature).unwrap().raw)
+}
+
+#[tokio::test]
+async fn a_ledger_from_before_addresses_has_them_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let (signer, raw) = old_payment(0);
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(schema::TABLE).unwrap();
+    old.pragma_update(None, "application_id", schema::APPLICATION).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    // One key under two names, each with its own total; and names that are reserved only, one of them forgotten.
+    let rows = [
+        ("hot", "a", 6u64, 6u64, Some(&raw)),
+        ("alias", "b", 3, 3, Some(&raw)),
+        ("hot", "c", 1, 7, None),
+        ("forgotten", "d", 0, 0, None),
+    ];
+    for (i, (key, name, value, total, raw)) in rows.into_iter().enumerate() {
+        let blob = |n: u64| U256::from(n).to_be_bytes::<32>();
+        let (hash, signature) = (raw.map(|_| [1u8; 32]), raw.map(|_| [1u8; 65]));
+        let (then, nonce) = (i64::try_from(NOW).unwrap() * 1000 + i as i64, i as i64);
+        old.execute(
+            "INSERT INTO transactions (caller, key, idempotency_key, digest, chain_id, nonce, policy, value, total,
+                 created_at, signed_at, raw, hash, signature)
+             VALUES ('payments', ?1, ?2, ?3, 137, ?4, 'payouts', ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            rusqlite::params![
+                key,
+                name,
+                [1u8; 32],
+                nonce,
+                blob(value),
+                blob(total),
+                then,
+                raw.map(|_| then),
+                raw,
+                hash,
+                signature
+            ],
+        )
+        .unwrap();
+    }
+    drop(old);
+
+    // By now the file calls another key "hot"; what is signed tells by whom, whatever the file says.
+    let open = Open::with(&path, &[("hot", HOT), ("new", signer)]);
+    let as_new = |name: &str, value| as_key("new", signer, request(name, value));
+    for name in ["a", "b"] {
+        let record = open.ledger.lookup(as_new(name, 0).id).await.unwrap().unwrap();
+        assert_eq!((record.address, record.signed.unwrap().raw), (Some(signer), raw.clone()));
+    }
+    assert!(matches!(open.ledger.begin(as_new("e", 2)).await, Ok(Begun::Denied(_))), "6 and 3 of 10 are spent");
+    fresh(&open.ledger, as_new("e", 1)).await;
+    // What is reserved goes by its name.
+    assert_eq!(open.ledger.lookup(request("c", 0).id).await.unwrap().unwrap().address, Some(HOT));
+    assert!(matches!(open.ledger.begin(request("c", 1)).await, Ok(Begun::Pending(_))));
+    assert!(matches!(open.ledger.begin(request("f", 10)).await, Ok(Begun::Denied(_))), "1 of 10 is spent");
+    let forgotten = as_key("forgotten", COLD, request("d", 0));
+    assert_eq!(open.ledger.lookup(forgotten.id.clone()).await.unwrap().unwrap().address, None);
+    assert!(matches!(open.ledger.begin(forgotten.clone()).await, Ok(Begun::Pending(_))));
+    assert_eq!(open.ledger.lookup(forgotten.id).await.unwrap().unwrap().address, Some(COLD), "the digest has told");
+    open.close();
+    let hand = rusqlite::Connection::open(&path).unwrap();
+    assert!(hand.execute("UPDATE transactions SET address = x'00' WHERE raw IS NOT NULL", []).is_err());
+    Open::at(&path).close();
 }
 
 #[tokio::test]
@@ -155,7 +303,7 @@ async fn the_daily_limit_rolls() {
     // Another chain, key or policy has its own.
     fresh(&open.ledger, Request { chain_id: 1, ..at("e", 10, 36) }).await;
     fresh(&open.ledger, Request { policy: "other".into(), ..at("f", 10, 36) }).await;
-    let elsewhere = RequestId { key: "cold".into(), ..request("g", 0).id };
+    let elsewhere = RequestId { key: "cold".into(), address: COLD, ..request("g", 0).id };
     fresh(&open.ledger, Request { id: elsewhere, ..at("g", 10, 36) }).await;
     // None at all.
     fresh(&open.ledger, Request { daily_limit: None, value: U256::MAX, ..at("h", 0, 36) }).await;
@@ -248,7 +396,7 @@ async fn a_full_disk_and_a_lock_have_names() {
     open.close();
 
     // A disk that takes no more pages, for a writer of its own.
-    let (connection, files) = schema::open(&path).unwrap();
+    let (connection, files) = schema::open(&path, &BTreeMap::new()).unwrap();
     let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
     let (jobs, queue) = mpsc::channel(4);
@@ -317,7 +465,7 @@ async fn one_process_has_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.db");
     let open = Open::at(&path);
-    let error = Ledger::open(&path).unwrap_err();
+    let error = opened(&path).unwrap_err();
     assert!(matches!(error.error, LedgerError::InUse(_)), "{error}");
     assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
     // The first has not noticed, and keeps SQLite's own locks too.
@@ -337,7 +485,7 @@ async fn a_ledger_may_be_behind_a_link() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let open = Open::at(&link);
     fresh(&open.ledger, request("a", 1)).await;
-    assert!(matches!(Ledger::open(&path).unwrap_err().error, LedgerError::InUse(_)));
+    assert!(matches!(opened(&path).unwrap_err().error, LedgerError::InUse(_)));
     // The link leads elsewhere now, and so would the next start.
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(dir.path().join("other.db"), &link).unwrap();
@@ -371,7 +519,7 @@ async fn a_lock_is_waited_for_once_by_all() {
 #[tokio::test]
 async fn one_requests_trouble_is_not_anothers() {
     let dir = tempfile::tempdir().unwrap();
-    let (connection, files) = schema::open(&dir.path().join("ledger.db")).unwrap();
+    let (connection, files) = schema::open(&dir.path().join("ledger.db"), &BTreeMap::new()).unwrap();
     let (jobs, queue) = mpsc::channel(4);
     let ledger = Ledger { jobs };
     // Chain 0 breaks a CHECK. All three are in the queue before the writer starts, so they share a group.
@@ -390,16 +538,16 @@ fn what_is_no_ledger_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, "x".repeat(5000)).unwrap();
-    assert!(matches!(Ledger::open(&path).unwrap_err().error, LedgerError::Unusable(_)));
+    assert!(matches!(opened(&path).unwrap_err().error, LedgerError::Unusable(_)));
     assert_eq!(std::fs::read_to_string(&path).unwrap().len(), 5000);
 
     let other = dir.path().join("other.db");
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-    assert!(Ledger::open(&other).unwrap_err().to_string().contains("another program's"));
+    assert!(opened(&other).unwrap_err().to_string().contains("another program's"));
 
     let newer = dir.path().join("newer.db");
-    schema::open(&newer).unwrap().0.pragma_update(None, "user_version", 99).unwrap();
-    assert!(Ledger::open(&newer).unwrap_err().to_string().contains("version 99"));
+    schema::open(&newer, &BTreeMap::new()).unwrap().0.pragma_update(None, "user_version", 99).unwrap();
+    assert!(opened(&newer).unwrap_err().to_string().contains("version 99"));
 }
 
 #[test]
