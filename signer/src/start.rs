@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::callers::{CallerError, Callers};
-use crate::api::listen::{BindError, Limits, Listener};
-use crate::api::{Api, router};
+use crate::api::listen::{BindError, Limits, Listener, Routers};
+use crate::api::{Api, router, spare_router};
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
@@ -135,15 +135,16 @@ impl Signer {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let Self { api, ledger, listeners, limits } = self;
         let tasks = api.tasks.clone();
-        let router = router(Arc::new(api));
+        let api = Arc::new(api);
+        let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(api) };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         for listener in listeners {
-            serving.spawn(listener.serve(router.clone(), limits.clone(), stop.clone()));
+            serving.spawn(listener.serve(routers.clone(), limits.clone(), stop.clone()));
         }
         shutdown.await;
         stop.cancel();
-        drop(router);
+        drop(routers);
         while serving.join_next().await.is_some() {}
         // Signings whose clients have gone away.
         tasks.close();

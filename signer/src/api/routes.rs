@@ -18,9 +18,10 @@ use tokio_util::task::TaskTracker;
 use super::callers::{Caller, Callers, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
+use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{RequestId, Signed};
-use crate::signing::{Answer, Refusal, Signing};
+use crate::signing::{Answer, Prepared, Refusal, Signing};
 use crate::transaction::{MAX_BODY, Transaction};
 
 /// A request's body must be there within this time.
@@ -47,6 +48,15 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/v1/keys/{key}/transactions/{idempotency_key}", get(signed))
         .fallback(async || answer(&request_id(), Err(Problem::not_found("no resource has this path"))))
         .method_not_allowed_fallback(async || answer(&request_id(), Err(Problem::method_not_allowed())))
+        .with_state(api)
+}
+
+/// What there is for a connection beyond those that have a place: what tells operators that all places are taken.
+pub(crate) fn spare_router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(async || answer(&request_id(), Err(Problem::busy())))
         .with_state(api)
 }
 
@@ -89,27 +99,47 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
             return answer(&request_id, Err(problem));
         }
     };
-    // In a task of its own: a client that goes away does not stop it between the reservation and the ledger.
-    let task = api.tasks.spawn({
-        let (api, request_id) = (Arc::clone(&api), request_id.clone());
-        async move {
-            let result = api.signing.transaction(&key, caller.policy.as_ref(), id.clone(), tx).await;
-            api.signing.metrics.request(outcome(&result));
-            log(&request_id, &id, &result);
-            drop(place);
-            result
+    let told = |result: Result<Answer, Refusal>| {
+        api.signing.metrics.request(outcome(&result));
+        log(&request_id, &id, &result);
+        result
+    };
+    let joined = Prepared::new(&key, tx).map(|prepared| (api.signing.in_flight.join(&id, prepared.digest), prepared));
+    let result = match joined {
+        Ok((Part::First(attempt, waiting), prepared)) => {
+            // In a task of its own: a client that goes away does not stop it between the reservation and the ledger.
+            api.tasks.spawn({
+                let (api, request_id, id) = (Arc::clone(&api), request_id.clone(), id.clone());
+                async move {
+                    let (policy, abandoned) = (caller.policy.as_ref(), || attempt.abandoned());
+                    let result = api.signing.transaction(&key, policy, id.clone(), prepared, abandoned).await;
+                    api.signing.metrics.request(outcome(&result));
+                    log(&request_id, &id, &result);
+                    attempt.end(result);
+                    drop(place);
+                }
+            });
+            waiting.outcome().await
         }
-    });
-    let signed = match task.await {
-        Ok(Ok(signed)) => {
+        // Where the client goes away, so does this.
+        Ok((Part::Another(waiting), _)) => {
+            let result = waiting.outcome().await;
+            result.map(|result| told(result.map(|answer| Answer { replayed: true, ..answer })))
+        }
+        Ok((Part::Conflict, _)) => Some(told(Err(Refusal::Conflict))),
+        Ok((Part::Crowded, _)) => Some(told(Err(Refusal::Crowded))),
+        Err(refusal) => Some(told(Err(refusal))),
+    };
+    let signed = match result {
+        Some(Ok(signed)) => {
             let mut response = json_body(&Body::new(&signed, None));
             if signed.replayed {
                 response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
             }
             Ok(response)
         }
-        Ok(Err(refusal)) => Err(refusal.into()),
-        Err(_) => Err(Problem::internal("the request was abandoned")),
+        Some(Err(refusal)) => Err(refusal.into()),
+        None => Err(Problem::internal("the request was abandoned")),
     };
     answer(&request_id, signed)
 }
@@ -285,7 +315,10 @@ fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
             let hash = signed.hash;
             tracing::info!(request_id, caller, key, idempotency_key, outcome, %hash, %from, chain_id, nonce, "signed");
         }
-        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict)) => {
+        Err(Refusal::Abandoned) => {
+            tracing::info!(request_id, caller, key, idempotency_key, outcome, "not signed");
+        }
+        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict | Refusal::Crowded)) => {
             tracing::warn!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
         }
         Err(refusal) => {
