@@ -59,6 +59,11 @@ pub(crate) enum Refusal {
     Abandoned,
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error(
+        "the clock is {0} seconds behind what was counted last for daily_value: it is wrong now, or was then; how to go on \
+         is in docs/signer.md, under \"When the clock was wrong\""
+    )]
+    ClockBehind(u64),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -74,6 +79,7 @@ impl Refusal {
             Self::Crowded => "crowded",
             Self::Abandoned => "abandoned",
             Self::Denied(_) => "denied",
+            Self::ClockBehind(_) => "clock-behind",
             Self::Key(error) => error.kind(),
             Self::Ledger(_) => "ledger",
         }
@@ -138,6 +144,7 @@ impl Signing {
             Begun::Signed(signed) => return Ok(answer(signed, true)),
             Begun::Conflict => return Err(Refusal::Conflict),
             Begun::Denied(denied) => return Err(self.denied(denied)),
+            Begun::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
         };
         self.metrics.verdict("allowed");
 

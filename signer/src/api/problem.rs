@@ -151,6 +151,10 @@ impl From<Refusal> for Problem {
                 let problem = Self::new(StatusCode::FORBIDDEN, "policy-denied", title, denied.detail);
                 Self { rule: Some(denied.rule), ..problem }
             }
+            Refusal::ClockBehind(_) => {
+                let title = "The clock is behind the ledger";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "clock-behind", title, detail).retry_after(60)
+            }
             Refusal::Key(error) => key(&error, detail),
             Refusal::Ledger(_) => {
                 let title = "The ledger does not answer";

@@ -19,7 +19,7 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::{Address, B256, U256};
 use tokio::sync::{mpsc, oneshot};
@@ -100,6 +100,9 @@ pub enum Begun {
     Conflict,
     /// The daily limit says no; nothing is reserved.
     Denied(Denied),
+    /// The clock is this much behind what was counted last for the daily limit; nothing is reserved. It is wrong now, or
+    /// was then: what is to be counted cannot be told.
+    ClockBehind(Duration),
 }
 
 /// A reserved request: what [`Ledger::store`] and [`Ledger::release`] refer to. Never used twice.

@@ -11,6 +11,11 @@ use crate::policy::{self, Denied};
 /// Daily limits hold in any window of this length.
 const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A clock that is this much behind the last request's is taken for one that was set right: what comes in is counted as
+/// if it had not moved. Beyond, nothing is reserved that a daily limit is for: counted ahead, it would count until that
+/// time has come, and counted as the clock says, it might be forgotten too soon.
+const BEHIND: Duration = Duration::from_secs(5 * 60);
+
 /// No limit reaches 2^128 wei, so a value above it counts as this much: it is refused where there is a limit, and
 /// where there is none the totals cannot overflow.
 const MOST_COUNTED: U256 = U256::from_limbs([0, 0, 1, 0]);
@@ -97,9 +102,13 @@ fn begin(db: &Connection, request: &Request) -> Result<Begun, LedgerError> {
         Some(found) => Some(found),
         None => None,
     };
-    match allowed(db, request)? {
+    let account = account(db, request, i64::MAX)?;
+    if let Some(behind) = behind(request, &account) {
+        return Ok(Begun::ClockBehind(behind));
+    }
+    match allowed(db, request, &account)? {
         Err(denied) => Ok(Begun::Denied(denied)),
-        Ok(account) => match elsewhere {
+        Ok(()) => match elsewhere {
             None => insert(db, request, &request.id.key, &account).map(Begun::Fresh),
             Some(found) => {
                 release(db, Reservation(found.id))?;
@@ -111,27 +120,34 @@ fn begin(db: &Connection, request: &Request) -> Result<Begun, LedgerError> {
 
 /// The end of the running totals of a policy, address and chain.
 struct Account {
-    /// When the last request was made, in milliseconds since 1970.
+    /// When the last request was counted, in milliseconds since 1970.
     last_at: i64,
     total: U256,
 }
 
-/// The account that the request is counted in, if the daily limit lets it.
-fn allowed(db: &Connection, request: &Request) -> Result<Result<Account, Denied>, LedgerError> {
-    let account = account(db, request, i64::MAX)?;
+/// How much the clock is behind the account, if that is too much to count by it.
+fn behind(request: &Request, account: &Account) -> Option<Duration> {
+    let limited = request.daily_limit.is_some() && !request.value.is_zero();
+    let behind = account.last_at.saturating_sub(millis(request.now));
+    let behind = Duration::from_millis(u64::try_from(behind).unwrap_or_default());
+    (limited && behind > BEHIND).then_some(behind)
+}
+
+/// Whether the daily limit lets the request be counted in its account.
+fn allowed(db: &Connection, request: &Request, account: &Account) -> Result<Result<(), Denied>, LedgerError> {
     let window = i64::try_from(WINDOW.as_millis()).unwrap_or(i64::MAX);
     // What is exactly as old as the window is out of it.
     let before = self::account(db, request, millis(request.now).saturating_sub(window))?.total;
     let spent = account.total.saturating_sub(before);
-    Ok(policy::judge_daily(request.daily_limit, spent, request.value).map(|()| account))
+    Ok(policy::judge_daily(request.daily_limit, spent, request.value))
 }
 
 /// The account as it was at `at`.
 fn account(db: &Connection, request: &Request, at: i64) -> Result<Account, LedgerError> {
     let mut select = db.prepare_cached(
-        "SELECT created_at, total FROM transactions
-         WHERE policy = ?1 AND address = ?2 AND chain_id = ?3 AND created_at <= ?4
-         ORDER BY created_at DESC, id DESC LIMIT 1",
+        "SELECT counted_at, total FROM transactions
+         WHERE policy = ?1 AND address = ?2 AND chain_id = ?3 AND counted_at <= ?4
+         ORDER BY counted_at DESC, id DESC LIMIT 1",
     )?;
     let (address, chain_id) = (request.id.address.0.0, request.chain_id.cast_signed());
     let found = select.query_row(params![request.policy, address, chain_id, at], |row| {
@@ -144,8 +160,9 @@ fn insert(db: &Connection, request: &Request, key: &str, account: &Account) -> R
     let value = request.value.min(MOST_COUNTED);
     let mut insert = db.prepare_cached(
         "INSERT INTO transactions
-             (caller, key, address, idempotency_key, digest, chain_id, nonce, policy, value, total, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             (caller, key, address, idempotency_key, digest, chain_id, nonce, policy, value, total,
+              created_at, counted_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     let id = insert.insert(params![
         request.id.caller,
@@ -158,6 +175,7 @@ fn insert(db: &Connection, request: &Request, key: &str, account: &Account) -> R
         request.policy,
         value.to_be_bytes::<32>(),
         account.total.saturating_add(value).to_be_bytes::<32>(),
+        millis(request.now),
         // A clock that goes back opens no second window.
         millis(request.now).max(account.last_at),
     ])?;

@@ -21,7 +21,8 @@ pub(super) const APPLICATION: i32 = 0x6b67_6c31;
 type Migration = fn(&Connection, &BTreeMap<String, Address>) -> Result<(), LedgerError>;
 
 /// Each brings the database from the version of its index to the next. Never changed, only added to.
-const MIGRATIONS: [Migration; 2] = [|db, _| Ok(db.execute_batch(TABLE)?), addresses];
+const MIGRATIONS: [Migration; 3] =
+    [|db, _| Ok(db.execute_batch(TABLE)?), addresses, |db, _| Ok(db.execute_batch(COUNTED)?)];
 
 pub(super) const TABLE: &str =
     // Totals are running totals of `value` by policy, key and chain, so that the spending of any window is one
@@ -70,6 +71,13 @@ const BY_ADDRESS: &str = "DROP INDEX spending;
         BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address
         ON transactions WHEN old.raw IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
+
+/// From here on `created_at` is what the clock said, and `counted_at` never falls within a policy, address and chain,
+/// which totals are taken by: when a request comes in while the clock is behind, that of the one before.
+const COUNTED: &str = "ALTER TABLE transactions ADD COLUMN counted_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE transactions SET counted_at = created_at;
+    DROP INDEX spending;
+    CREATE INDEX spending ON transactions (policy, address, chain_id, counted_at, id);";
 
 /// What was signed says by whom: its address is read from its signature. A reservation's is the one that the file gives
 /// its key's name. Where that takes accounts apart or together, their totals are made anew.

@@ -297,8 +297,11 @@ async fn the_daily_limit_rolls() {
     assert!(denied(open.ledger.begin(almost).await));
     fresh(&open.ledger, at("c", 6, 24)).await;
     assert!(denied(open.ledger.begin(at("d", 1, 35)).await));
-    // A clock that goes back opens no second window.
-    assert!(denied(open.ledger.begin(at("d", 1, 0)).await));
+    // A clock that goes back opens no second window: a little, it is as if it had stood still; more, and it is refused.
+    let little = Request { now: at("d", 1, 24).now - Duration::from_secs(300), ..at("d", 1, 24) };
+    assert!(denied(open.ledger.begin(little).await));
+    let behind = Duration::from_secs(24 * HOUR);
+    assert_eq!(open.ledger.begin(at("d", 1, 0)).await, Ok(Begun::ClockBehind(behind)));
     fresh(&open.ledger, at("d", 4, 36)).await;
     // Another chain, key or policy has its own.
     fresh(&open.ledger, Request { chain_id: 1, ..at("e", 10, 36) }).await;
@@ -311,28 +314,66 @@ async fn the_daily_limit_rolls() {
     open.close();
 }
 
+/// What docs/signer.md has operators do, at this time.
+fn recover(path: &Path, seconds: u64) {
+    let docs = include_str!("../../../docs/signer.md");
+    let command = docs.lines().find(|line| line.contains("UPDATE transactions")).unwrap();
+    let sql = command.split('"').nth(1).unwrap().replace("unixepoch()", &seconds.to_string());
+    rusqlite::Connection::open(path).unwrap().execute_batch(&sql).unwrap();
+}
+
 #[tokio::test]
-async fn what_was_spent_in_the_future_is_spent() {
+async fn a_clock_that_ran_ahead_is_said_and_can_be_recovered_from() {
+    const YEARS: u64 = 24 * 3650;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.db");
     let open = Open::at(&path);
     let at = |name: &str, value, hours: u64| Request { now: at(NOW + hours * HOUR), ..request(name, value) };
     let denied = |begun| matches!(begun, Ok(Begun::Denied(_)));
-    const YEARS: u64 = 24 * 3650;
+    let behind = |hours: u64| Ok(Begun::ClockBehind(Duration::from_secs(hours * HOUR)));
     fresh(&open.ledger, at("a", 4, 0)).await;
     // The clock is years ahead for one request, and then right again.
     let ahead = fresh(&open.ledger, at("ahead", 6, YEARS)).await;
-    assert!(denied(open.ledger.begin(at("b", 1, 1)).await));
+    assert_eq!(open.ledger.begin(at("b", 1, 1)).await, behind(YEARS - 1));
+    assert_eq!(open.ledger.begin(at("ahead", 6, 1)).await, Ok(Begun::Pending(ahead)), "what is reserved is signed");
+    // What spends nothing, or has no limit, or is counted elsewhere, goes on.
+    fresh(&open.ledger, at("zero", 0, 1)).await;
+    fresh(&open.ledger, Request { chain_id: 1, ..at("elsewhere", 10, 1) }).await;
     open.close();
     let open = Open::at(&path);
-    assert!(denied(open.ledger.begin(at("b", 5, 48)).await), "also days later, and after a restart");
-    fresh(&open.ledger, at("b", 0, 48)).await;
-    // Where the clock was ahead, the window is the one of then.
-    assert!(denied(open.ledger.begin(at("c", 5, YEARS + 23)).await));
+    assert_eq!(open.ledger.begin(at("b", 1, 2)).await, behind(YEARS - 2), "after a restart too");
+    assert!(denied(open.ledger.begin(at("b", 5, YEARS + 23)).await), "where the clock was ahead, it is spent");
+    open.close();
+
+    recover(&path, NOW + 3 * HOUR);
+    let open = Open::at(&path);
+    assert!(denied(open.ledger.begin(at("b", 1, 3)).await), "4 and 6 of 10 are spent");
+    fresh(&open.ledger, at("b", 4, 24)).await;
+    assert!(denied(open.ledger.begin(at("c", 1, 26)).await), "from the recovery on, for 24 hours");
+    fresh(&open.ledger, at("c", 6, 27)).await;
+    assert!(denied(open.ledger.begin(at("d", 1, 28)).await));
     // Released, it is as if the clock had never been ahead.
+    let ahead = fresh(&open.ledger, at("again", 4, YEARS)).await;
+    assert_eq!(open.ledger.begin(at("d", 4, 48)).await, behind(YEARS - 48));
     open.ledger.release(ahead).await.unwrap();
-    fresh(&open.ledger, at("d", 10, 48)).await;
-    assert!(denied(open.ledger.begin(at("e", 1, 49)).await));
+    fresh(&open.ledger, at("d", 4, 48)).await;
+    open.close();
+    let hand = rusqlite::Connection::open(&path).unwrap();
+    let said = "SELECT created_at FROM transactions WHERE idempotency_key = 'ahead'";
+    let said: i64 = hand.query_row(said, [], |row| row.get(0)).unwrap();
+    assert_eq!(said.cast_unsigned(), (NOW + YEARS * HOUR) * 1000, "what the clock said is kept");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_a_little_behind_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let at = |name: &str, value, seconds: u64| Request { now: at(NOW + seconds), ..request(name, value) };
+    fresh(&open.ledger, at("a", 1, 300)).await;
+    fresh(&open.ledger, at("b", 9, 0)).await;
+    // It counts as of the first, not from five minutes before.
+    assert!(matches!(open.ledger.begin(at("c", 1, 24 * HOUR + 299)).await, Ok(Begun::Denied(_))));
+    fresh(&open.ledger, at("c", 10, 24 * HOUR + 300)).await;
     open.close();
 }
 
@@ -569,21 +610,24 @@ fn signed_bytes_cannot_be_changed_by_hand() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-    /// The clock jumps both ways, years at once. Whatever was asked for less than 24 hours before the clock's hand, or
-    /// in its future, counts as spent; and what is released at any time counts no more.
+    /// The clock jumps both ways, minutes or years at once. Whatever was asked for less than 24 hours before the clock's
+    /// hand, or in its future, counts as spent; what is released at any time counts no more; and what is refused for the
+    /// clock is so only when something was counted ahead of it.
     #[test]
     fn a_clock_that_jumps_frees_no_allowance(
-        steps in prop::collection::vec((prop_oneof![0..48 * HOUR, 0..100_000 * HOUR], 0u64..6, any::<bool>()), 1..40),
+        steps in prop::collection::vec((prop_oneof![0..900u64, 0..48 * HOUR, 0..100_000 * HOUR], 0u64..6, any::<bool>()), 1..40),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let open = Open::at(&dir.path().join("ledger.db"));
-            let mut spent: Vec<(u64, u64, Reservation)> = Vec::new();
+            // When it was asked for, as of when it is counted, what it spends.
+            let mut spent: Vec<(u64, u64, u64, Reservation)> = Vec::new();
             for (i, (clock, value, release)) in steps.into_iter().enumerate() {
                 let now = NOW + clock;
-                let counted = spent.iter().filter(|(then, ..)| *then > now - 24 * HOUR).map(|(_, value, _)| value);
+                let counted = spent.iter().filter(|(then, ..)| *then > now - 24 * HOUR).map(|(_, _, value, _)| value);
                 let counted: u64 = counted.sum();
+                let last = spent.iter().map(|(_, counted, ..)| *counted).max().unwrap_or(0);
                 let request = Request { now: at(now), ..request(&i.to_string(), value) };
                 match open.ledger.begin(request).await.unwrap() {
                     Begun::Fresh(reservation) => {
@@ -592,11 +636,14 @@ proptest! {
                             let (.., earlier) = spent.swap_remove(i % spent.len());
                             open.ledger.release(earlier).await.unwrap();
                         }
-                        spent.push((now, value, reservation));
+                        spent.push((now, now.max(last), value, reservation));
+                    }
+                    Begun::ClockBehind(_) => {
+                        assert!(value > 0 && last > now + 300, "{now} {spent:?}");
                     }
                     Begun::Denied(_) => {
                         // Never for nothing: all that is held is above the limit.
-                        let held: u64 = spent.iter().map(|(_, value, _)| value).sum();
+                        let held: u64 = spent.iter().map(|(_, _, value, _)| value).sum();
                         assert!(held + value > 10, "{held} + {value}");
                     }
                     other => panic!("{other:?}"),
