@@ -211,6 +211,35 @@ fn every_error_says_what_and_where() {
 }
 
 #[test]
+fn limits_of_value_alone_limit_little() {
+    let with = |limits: &str| found(&GOOD.replacen("chains = [\"polygon\"]", limits, 1));
+    for limit in ["max_value", "daily_value"] {
+        let said = with(&format!("{limit} = \"1 ether\""));
+        assert!(said.contains("28:1: policy \"payouts\" limits value, and not who may be paid"), "{said}");
+        assert!(said.contains("limits value, and not fees"), "{said}");
+        let said = with(&format!("{limit} = \"1 ether\"\nto = []"));
+        assert!(!said.contains("may be paid") && said.contains("not fees"), "{said}");
+        let said = with(&format!("{limit} = \"1 ether\"\nmax_fee = \"1 ether\""));
+        assert!(said.contains("may be paid") && !said.contains("not fees"), "{said}");
+        assert_eq!(with(&format!("{limit} = \"1 ether\"\nto = []\nmax_fee = \"1 ether\"")), "");
+    }
+    assert_eq!(with("max_fee = \"1 ether\""), "");
+}
+
+#[test]
+fn the_examples_in_the_documents_are_good() {
+    let documents = [include_str!("../../README.md"), include_str!("../../docs/signer.md")];
+    for (document, allowed) in documents.into_iter().zip(["", "allow_local_keys = false"]) {
+        let example = document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let example = example.into_iter().find(|text| text.starts_with("[signer]")).unwrap();
+        assert!(example.contains("max_value") && example.contains(allowed), "{example}");
+        // In the one that has them all, keys in files are not allowed, for what is copied.
+        let example = example.replace("allow_local_keys = false", "allow_local_keys = true");
+        assert_eq!(found(&example), "", "{example}");
+    }
+}
+
+#[test]
 fn a_key_has_one_name() {
     let same = |key: &str, local: &str| {
         let more =
