@@ -31,6 +31,17 @@ pub fn signer(path: &Path) -> Result<(), Failed> {
     keygate_signer::harden()?;
     process::runtime()?.block_on(async {
         let stop = Stop::new()?;
+        // What reloads a gateway or opens its log again would end a process that does not listen for it.
+        let mut signals = Signals::new()?;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = signals.hangup.recv() => {}
+                    _ = signals.reopen.recv() => {}
+                }
+                tracing::info!("the signer has nothing to reload: its file is read at start");
+            }
+        });
         let signer = Signer::start(&config).await?;
         signer.serve(stop.wait_then_exit_at_the_next()).await;
         Ok(())

@@ -99,6 +99,14 @@ pub fn load_token(path: &Path) -> Result<String, String> {
     Ok(token.to_owned())
 }
 
+/// What others than its owner and group could do with a token's file, in one line that names it.
+#[must_use]
+pub fn exposed_token(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o006 != 0)
+        .then(|| format!("{}: anybody on this machine may read or write this token (mode {mode:04o})", path.display()))
+}
+
 /// Looks at everything the configuration refers to, as of `now` and as this user: what a start would stumble over.
 #[must_use]
 pub fn check(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
@@ -221,6 +229,10 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
     }
     let mut tokens = BTreeMap::new();
     for (name, caller) in &signer.callers {
+        if let Some(why) = caller.token_file.as_deref().and_then(exposed_token) {
+            let help = "it authorises payments: chmod 600, or 640 for a group of its own";
+            found.push(Diagnostic::warning(why).at(&caller.span).help(help));
+        }
         match caller.token_file.as_deref().map(load_token) {
             Some(Err(why)) => found.push(Diagnostic::error(why).at(&caller.span)),
             Some(Ok(token)) => {

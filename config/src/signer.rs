@@ -23,7 +23,7 @@ pub struct Signer {
     /// Keys in files are refused unless this is true.
     #[serde(default)]
     pub allow_local_keys: bool,
-    /// Keys, by name.
+    /// Keys, by name. A key has one.
     #[serde(default)]
     pub keys: BTreeMap<String, At<Key>>,
     /// Chains that may be signed for, by name.
@@ -32,7 +32,8 @@ pub struct Signer {
     /// What a caller may have signed, by name.
     #[serde(default)]
     pub policies: BTreeMap<String, At<Policy>>,
-    /// Who may ask, by name. Nobody else is allowed anything.
+    /// Who may ask, by name. Nobody else is allowed anything. Idempotency keys go by the name: a caller that is renamed
+    /// has used none.
     #[serde(default)]
     pub callers: BTreeMap<String, At<Caller>>,
 }
@@ -161,6 +162,9 @@ pub struct Chain {
 }
 
 /// What a caller may have signed. A field left out does not restrict.
+///
+/// `max_value` and `daily_value` count the chain's own currency only: not tokens, which `to` is for, and not fees, which
+/// `max_fee` is for.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -174,9 +178,9 @@ pub struct Policy {
     /// Functions that may be called on what `to` lists, besides token transfers and approvals: selectors
     /// (`"0xd0e30db0"`) or signatures (`"deposit()"`). Recipients in their arguments are not read.
     pub functions: Option<Vec<Function>>,
-    /// Most of the chain's currency in one transaction.
+    /// Most of the chain's currency in one transaction: not tokens, not fees.
     pub max_value: Option<Wei>,
-    /// Most of the chain's currency in any 24 hours, each chain and key apart.
+    /// Most of the chain's currency in any 24 hours: not tokens, not fees; each chain and key apart.
     pub daily_value: Option<Wei>,
     /// Most that one transaction may cost in fees: gas times the highest gas price.
     pub max_fee: Option<Wei>,

@@ -6,7 +6,7 @@ use crate::addresses::addresses;
 use crate::model::{Address, Config, HostPattern, PathPattern, RateLimit, SameSite, SecurityHeaders, is_header_name};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
-use crate::signer::Signer;
+use crate::signer::{Policy, Signer};
 use crate::units::LONGEST;
 use crate::{Diagnostic, Route, Severity};
 
@@ -363,6 +363,48 @@ fn backends(config: &Config, route: &Route, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Who limits value means to limit what can be lost. Neither tokens nor fees are value.
+fn limits(name: &str, policy: &At<Policy>, found: &mut Vec<Diagnostic>) {
+    if policy.max_value.is_none() && policy.daily_value.is_none() {
+        return;
+    }
+    let mut warn = |what: &str, help: &str| {
+        let message = format!("policy {name:?} limits value, and {what}");
+        found.push(Diagnostic::warning(message).at(&policy.span).help(help));
+    };
+    if policy.to.is_none() {
+        warn(
+            "not who may be paid: tokens can be sent to anybody, in any amount",
+            "list contracts and recipients in `to`: max_value and daily_value count the chain's own currency only",
+        );
+    }
+    if policy.max_fee.is_none() {
+        warn(
+            "not fees: one transaction may cost any amount of them",
+            "set max_fee: max_value and daily_value do not count fees",
+        );
+    }
+}
+
+/// A key has one name: under a second it would have a second `daily_value`.
+fn same_keys(signer: &Signer, found: &mut Vec<Diagnostic>) {
+    // By its id alone: an ARN ends with it, and a multi-region key has it in every region.
+    let id = |key_id: &str| key_id.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let (mut kms, mut files) = (BTreeMap::new(), BTreeMap::new());
+    for (name, key) in &signer.keys {
+        let in_kms = key.kms.as_ref().map(|kms| (id(&kms.key_id), kms.endpoint.as_ref().map(|url| &url.value)));
+        let other = in_kms.and_then(|key| kms.insert(key, name));
+        let other = other.or_else(|| key.local.as_ref().and_then(|local| files.insert(&local.path, name)));
+        if let Some(other) = other {
+            found.push(
+                Diagnostic::error(format!("keys {other:?} and {name:?} are the same key"))
+                    .at(&key.span)
+                    .help("a key has one name: each would have its own daily_value and idempotency keys"),
+            );
+        }
+    }
+}
+
 fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
     for listen in signer.listen.as_slice() {
         if matches!(listen.value, Address::Tcp(_)) {
@@ -402,6 +444,7 @@ fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
             _ => found.push(Diagnostic::error(format!("key {name:?} needs one of kms and local")).at(&key.span)),
         }
     }
+    same_keys(signer, found);
     let mut ids = BTreeMap::new();
     for (name, chain) in &signer.chains {
         if chain.id == 0 {
@@ -422,6 +465,9 @@ fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
                     .help("without `to`, any function may be called: list the contracts there"),
             );
         }
+    }
+    for (name, policy) in &signer.policies {
+        limits(name, policy, found);
     }
     let mut uids = BTreeMap::new();
     for (name, caller) in &signer.callers {

@@ -211,6 +211,56 @@ fn every_error_says_what_and_where() {
 }
 
 #[test]
+fn limits_of_value_alone_limit_little() {
+    let with = |limits: &str| found(&GOOD.replacen("chains = [\"polygon\"]", limits, 1));
+    for limit in ["max_value", "daily_value"] {
+        let said = with(&format!("{limit} = \"1 ether\""));
+        assert!(said.contains("28:1: policy \"payouts\" limits value, and not who may be paid"), "{said}");
+        assert!(said.contains("limits value, and not fees"), "{said}");
+        let said = with(&format!("{limit} = \"1 ether\"\nto = []"));
+        assert!(!said.contains("may be paid") && said.contains("not fees"), "{said}");
+        let said = with(&format!("{limit} = \"1 ether\"\nmax_fee = \"1 ether\""));
+        assert!(said.contains("may be paid") && !said.contains("not fees"), "{said}");
+        assert_eq!(with(&format!("{limit} = \"1 ether\"\nto = []\nmax_fee = \"1 ether\"")), "");
+    }
+    assert_eq!(with("max_fee = \"1 ether\""), "");
+}
+
+#[test]
+fn the_examples_in_the_documents_are_good() {
+    let documents = [include_str!("../../README.md"), include_str!("../../docs/signer.md")];
+    for (document, allowed) in documents.into_iter().zip(["", "allow_local_keys = false"]) {
+        let example = document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let example = example.into_iter().find(|text| text.starts_with("[signer]")).unwrap();
+        assert!(example.contains("max_value") && example.contains(allowed), "{example}");
+        // In the one that has them all, keys in files are not allowed, for what is copied.
+        let example = example.replace("allow_local_keys = false", "allow_local_keys = true");
+        assert_eq!(found(&example), "", "{example}");
+    }
+}
+
+#[test]
+fn a_key_has_one_name() {
+    let same = |key: &str, local: &str| {
+        let more =
+            format!("allow_local_keys = true\n[signer.keys.a]\n{key}\n[signer.keys.b]\n{local}\n[signer.keys.hot]");
+        found(&GOOD.replacen("[signer.keys.hot]", &more, 1))
+    };
+    let fine = same("kms = { key_id = \"1\" }", "local = { path = \"k\" }");
+    assert_eq!(fine, "");
+    for id in
+        ["1234abcd-12ab-34cd-56ef-1234567890ab", "arn:aws:kms:eu-west-1:1:key/1234abcd-12ab-34cd-56ef-1234567890AB"]
+    {
+        let said = same(&format!("kms = {{ key_id = \"{id}\" }}"), "local = { path = \"k\" }");
+        assert!(said.contains("keys \"a\" and \"hot\" are the same key"), "{said}");
+    }
+    let elsewhere = "kms = { key_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\", endpoint = \"http://kms.test\" }";
+    assert_eq!(same(elsewhere, "local = { path = \"k\" }"), "");
+    let said = same("local = { path = \"k\" }", "local = { path = \"k\" }");
+    assert!(said.contains("keys \"a\" and \"b\" are the same key"), "{said}");
+}
+
+#[test]
 fn ambiguous_routes_are_errors_whatever_their_order() {
     let route = |name: &str, hosts: &str, path: &str| {
         format!(

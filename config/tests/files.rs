@@ -35,7 +35,9 @@ fn good() -> tempfile::TempDir {
     write("one.token", "0123456789abcdef-one\n");
     write("two.token", "0123456789abcdef-two\n");
     write("dev.key", &"01".repeat(32));
-    fs::set_permissions(dir.path().join("dev.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    for secret in ["one.token", "two.token", "dev.key"] {
+        fs::set_permissions(dir.path().join(secret), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     dir
 }
 
@@ -103,6 +105,20 @@ fn tokens_and_local_keys() {
     says("dev.key: others may touch it (mode 0644)", &|dir| {
         fs::set_permissions(dir.join("dev.key"), fs::Permissions::from_mode(0o644)).unwrap();
     });
+}
+
+#[test]
+fn tokens_that_others_may_read() {
+    let with =
+        |mode: u32| found(|dir| fs::set_permissions(dir.join("one.token"), fs::Permissions::from_mode(mode)).unwrap());
+    for mode in [0o644, 0o604, 0o602] {
+        let said = with(mode);
+        assert!(said.contains("one.token: anybody") && said.contains(&format!("(mode {mode:04o})")), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    for mode in [0o640, 0o660, 0o400] {
+        assert_eq!(with(mode), "", "{mode:o}");
+    }
 }
 
 #[test]

@@ -38,6 +38,14 @@ pub(crate) struct Answer {
     pub(crate) replayed: bool,
 }
 
+/// A transaction that both encoders write alike, and what says whether a request is the same.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    tx: Transaction,
+    signing_bytes: Vec<u8>,
+    pub(crate) digest: [u8; 32],
+}
+
 /// Why there is no signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -45,8 +53,17 @@ pub(crate) enum Refusal {
     Encoders(#[from] EncodersDisagree),
     #[error("this idempotency key was used for another request")]
     Conflict,
+    #[error("too many wait for this idempotency key's request, which is under way")]
+    Crowded,
+    #[error("nobody waits for it any more: it was dropped before it was reserved")]
+    Abandoned,
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error(
+        "the clock is {0} seconds behind what was counted last for daily_value: it is wrong now, or was then; how to go on \
+         is in docs/signer.md, under \"When the clock was wrong\""
+    )]
+    ClockBehind(u64),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -59,15 +76,28 @@ impl Refusal {
         match self {
             Self::Encoders(_) => "encoders-disagree",
             Self::Conflict => "conflict",
+            Self::Crowded => "crowded",
+            Self::Abandoned => "abandoned",
             Self::Denied(_) => "denied",
+            Self::ClockBehind(_) => "clock-behind",
             Self::Key(error) => error.kind(),
             Self::Ledger(_) => "ledger",
         }
     }
 }
 
+impl Prepared {
+    /// Has both encoders write it.
+    pub(crate) fn new(key: &Key, tx: Transaction) -> Result<Self, Refusal> {
+        let signing_bytes = tx.signing_bytes()?;
+        let digest = request_digest(key.address(), &signing_bytes);
+        Ok(Self { tx, signing_bytes, digest })
+    }
+}
+
 impl Signing {
-    /// Signs `tx` with `key` under `id`, or answers what was signed under it first.
+    /// Signs a transaction with `key` under `id`, or answers what was signed under it first. What is `abandoned` before
+    /// it is reserved is not reserved. The caller sees to it that there is one at a time under one `id`.
     ///
     /// Must run to its end once it is started: the API runs it in a task of its own, which a client that goes away
     /// does not stop. Even so, all that a stop in the middle leaves is a reservation.
@@ -76,10 +106,10 @@ impl Signing {
         key: &Key,
         policy: Option<&Policy>,
         id: RequestId,
-        tx: Transaction,
+        prepared: Prepared,
+        abandoned: impl Fn() -> bool,
     ) -> Result<Answer, Refusal> {
-        let bytes = tx.signing_bytes()?;
-        let digest = request_digest(key.address(), &bytes);
+        let Prepared { tx, signing_bytes, digest } = prepared;
         let answer = |signed, replayed| Answer {
             signed,
             from: key.address(),
@@ -88,7 +118,6 @@ impl Signing {
             replayed,
         };
 
-        let _turn = self.in_flight.turn(id.clone()).await;
         match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
             Some(known) if known.digest != digest => return Err(Refusal::Conflict),
             Some(Record { signed: Some(signed), .. }) => return Ok(answer(signed, true)),
@@ -96,6 +125,9 @@ impl Signing {
         }
         let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
         policy::judge(policy, &tx).map_err(|denied| self.denied(denied))?;
+        if abandoned() {
+            return Err(Refusal::Abandoned);
+        }
         let begin = self.ledger.begin(Request {
             id,
             digest,
@@ -112,10 +144,11 @@ impl Signing {
             Begun::Signed(signed) => return Ok(answer(signed, true)),
             Begun::Conflict => return Err(Refusal::Conflict),
             Begun::Denied(denied) => return Err(self.denied(denied)),
+            Begun::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
         };
         self.metrics.verdict("allowed");
 
-        let signature = match self.sign(key, &keccak256(&bytes)).await {
+        let signature = match self.sign(key, &keccak256(&signing_bytes)).await {
             Ok(signature) => signature,
             Err(error) => {
                 // An earlier attempt under the same reservation may have had an outcome that is not known.

@@ -1,6 +1,6 @@
 //! From the configuration to a signer that serves, and back to nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::callers::{CallerError, Callers};
-use crate::api::listen::{BindError, Limits, Listener};
-use crate::api::{Api, router};
+use crate::api::listen::{BindError, Limits, Listener, Routers};
+use crate::api::{Api, router, spare_router};
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Ledger, Opened};
 use crate::metrics::Metrics;
 use crate::signing::Signing;
 
@@ -38,6 +38,16 @@ pub enum StartError {
         /// What is wrong with it.
         #[source]
         error: LoadError,
+    },
+    /// One key has two names: each would have its own limits and idempotency keys.
+    #[error("keys {other:?} and {name:?} are the same key, {address}: a key has one name")]
+    SameKey {
+        /// A name in the file.
+        name: String,
+        /// Another.
+        other: String,
+        /// The address of both.
+        address: alloy_primitives::Address,
     },
     /// A caller is not as it must be.
     #[error("caller {name:?}: {error}")]
@@ -71,7 +81,7 @@ pub enum StartError {
 /// Loads the configured keys, and says what is known of them.
 ///
 /// # Errors
-/// [`StartError::Key`].
+/// [`StartError::Key`], [`StartError::SameKey`].
 pub async fn load_keys(config: &keygate_config::Signer) -> Result<Vec<KeyInfo>, StartError> {
     Ok(keys(config).await?.values().map(|key| key.info()).collect())
 }
@@ -92,7 +102,15 @@ impl Signer {
         let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
         let metrics = Metrics::new()?;
         let LedgerConfig::Sqlite(path) = &config.ledger.value;
-        let (ledger, running) = Ledger::open(path)?;
+        let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
+        let Opened { ledger, running, callers: known } = Ledger::open(path, &addresses)?;
+        for caller in forgotten(config, &known) {
+            tracing::warn!(
+                caller,
+                "the ledger knows a caller that the file does not name: if it was removed, all is well; if it was renamed, \
+                 its idempotency keys count no longer, and what it asks for again is signed again: give it its name back"
+            );
+        }
         let listeners = config.listen.as_slice().iter().map(|address| match &address.value {
             Address::Unix(path) => {
                 Listener::bind(path).map_err(|error| StartError::Listen { path: path.clone(), error })
@@ -117,15 +135,16 @@ impl Signer {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let Self { api, ledger, listeners, limits } = self;
         let tasks = api.tasks.clone();
-        let router = router(Arc::new(api));
+        let api = Arc::new(api);
+        let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(api) };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         for listener in listeners {
-            serving.spawn(listener.serve(router.clone(), limits.clone(), stop.clone()));
+            serving.spawn(listener.serve(routers.clone(), limits.clone(), stop.clone()));
         }
         shutdown.await;
         stop.cancel();
-        drop(router);
+        drop(routers);
         while serving.join_next().await.is_some() {}
         // Signings whose clients have gone away.
         tasks.close();
@@ -135,6 +154,11 @@ impl Signer {
             tracing::error!("waiting for the ledger failed");
         }
     }
+}
+
+/// Callers of the ledger that the file does not have: idempotency keys go by the caller's name.
+fn forgotten<'a>(config: &keygate_config::Signer, known: &'a BTreeSet<String>) -> Vec<&'a str> {
+    known.iter().map(String::as_str).filter(|caller| !config.callers.contains_key(*caller)).collect()
 }
 
 /// Loads the keys, all at once.
@@ -159,5 +183,27 @@ async fn keys(config: &keygate_config::Signer) -> Result<BTreeMap<String, Arc<Ke
         let (name, key) = loaded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         keys.insert(name, key);
     }
+    let mut addresses = BTreeMap::new();
+    for (name, key) in &keys {
+        if let Some(other) = addresses.insert(key.address(), name) {
+            let (name, other) = (name.clone(), other.clone());
+            return Err(StartError::SameKey { name, other, address: key.address() });
+        }
+    }
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_that_are_gone_are_named() {
+        let text = "[signer]\nlisten = \"unix:s\"\nledger = \"sqlite:l\"\n[signer.callers]\n\
+                    payments = { uid = 1, keys = [] }\nnew = { uid = 2, keys = [] }";
+        let source = keygate_config::Source { path: "keygate.toml".into(), text: text.into() };
+        let config = keygate_config::parse(source).unwrap().config.signer.unwrap();
+        let known = ["payments", "payouts", "zoo"].map(str::to_owned).into();
+        assert_eq!(forgotten(&config, &known), ["payouts", "zoo"]);
+    }
 }

@@ -154,6 +154,7 @@ id = 137
 
 [signer.policies.payouts]
 chains = ["polygon"]
+to = ["0x000000000000000000000000000000000000dead"]
 max_value = "1 ether"
 max_fee = "0.05 ether"
 

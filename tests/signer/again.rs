@@ -84,6 +84,21 @@ fn simultaneous_requests_share_one_signature() {
     assert_eq!((raws.len(), wallet.kms_signs()), (1, 1));
 }
 
+/// A caller is its name: renamed, it is told to the log that its idempotency keys are forgotten.
+#[test]
+fn a_caller_that_the_file_has_no_more_is_named_at_start() {
+    let wallet = Wallet::new();
+    let mut signer = wallet.start();
+    wallet.signed("payout-1", &wallet.payment(&json!({})));
+    assert!(!signer.stderr().contains("does not name"), "{}", signer.stderr());
+    signer.sigterm();
+    assert!(signer.wait(SOON).success(), "{}", signer.logs());
+    let config = std::fs::read_to_string(wallet.home.path("keygate.toml")).expect("a configuration");
+    wallet.home.config(&config.replace("callers.payments]", "callers.payouts]"));
+    let signer = wallet.start();
+    assert!(signer.stderr().contains("caller=\"payments\""), "{}", signer.stderr());
+}
+
 #[test]
 fn what_was_signed_can_be_looked_up() {
     let wallet = Wallet::new();

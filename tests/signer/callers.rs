@@ -34,6 +34,18 @@ fn strangers_are_refused() {
 }
 
 #[test]
+fn a_token_that_anybody_may_read_is_warned_of() {
+    let wallet = Wallet::new();
+    assert!(!wallet.start().stderr().contains("anybody"));
+    wallet.home.write("secrets/payments.token", TOKEN);
+    let signer = wallet.start();
+    assert!(signer.stderr().contains("payments.token: anybody on this machine may read"), "{}", signer.stderr());
+    let check = wallet.home.run(["check"]);
+    assert!(check.code == 0 && check.stderr.contains("(mode 0644)"), "{check:?}");
+    wallet.signed("1", &wallet.payment(&json!({})));
+}
+
+#[test]
 fn a_caller_is_known_by_its_user_id() {
     let wallet = Wallet::new();
     let config = std::fs::read_to_string(wallet.home.path("keygate.toml")).expect("a configuration");

@@ -22,6 +22,31 @@ fn throttling_is_waited_out() {
 }
 
 #[test]
+fn a_connection_that_always_breaks_off_is_named() {
+    let wallet = Wallet::new();
+    let _signer = wallet.start();
+    Kms::shared().fault(&wallet.key, "reset", 1000);
+    assert_problem(&wallet.sign("1", &wallet.payment(&json!({}))), 502, "key-unreachable");
+    Kms::shared().fault(&wallet.key, "none", 0);
+    wallet.signed("1", &wallet.payment(&json!({})));
+}
+
+#[test]
+fn signals_that_are_a_gateways_do_not_end_it() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let wallet = Wallet::new();
+    let mut signer = wallet.start();
+    let pid = Pid::from_raw(signer.pid().try_into().expect("a pid")).expect("a process");
+    for (n, signal) in [Signal::HUP, Signal::USR1].into_iter().enumerate() {
+        kill_process(pid, signal).expect("a running process");
+        signer.wait_until(SOON, "it says so", |signer| {
+            (signer.stderr().matches("nothing to reload").count() == n + 1).then_some(())
+        });
+    }
+    wallet.signed("1", &wallet.payment(&json!({})));
+}
+
+#[test]
 fn throttling_without_end_is_named() {
     let wallet = Wallet::new();
     let _signer = wallet.start();

@@ -73,6 +73,9 @@ impl Callers {
         let index = self.callers.len();
         let other = match (&caller.token_file, caller.uid) {
             (Some(path), None) => {
+                if let Some(why) = keygate_config::files::exposed_token(path) {
+                    tracing::warn!(caller = name, "{why}: it authorises payments");
+                }
                 let token = keygate_config::files::load_token(path).map_err(CallerError::Token)?;
                 let digest = sha256(token.as_bytes());
                 let other = self.tokens.iter().find(|(known, _)| *known == digest).map(|(_, other)| *other);

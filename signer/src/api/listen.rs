@@ -1,7 +1,8 @@
 //! The Unix socket: bound for the owner and the group, served until told to stop.
 //!
 //! No client holds a connection for nothing: a head, a body and the reading of an answer each have their time, and
-//! there are so many connections and no more.
+//! there are so many connections and no more. When all are taken and stay so, a few more are served, for health and
+//! metrics alone.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -22,7 +23,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +36,12 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// So many connections are served at once, on all sockets; others wait to be accepted. Well below the 1024 file
 /// descriptors that a process has by default: the ledger and KMS need some.
 const CONNECTIONS: usize = 512;
+/// Whoever waits for one of those is served as a spare once none has been free for this time.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// So many spare connections: one request each, and soon.
+const SPARE: usize = 16;
+/// A spare connection's head must be there within this time.
+const SPARE_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// A request's head has this size at most, in bytes.
 const HEAD_SIZE: usize = 16 * 1024;
 /// After accepting fails (no file descriptors left), it is tried again after this time.
@@ -59,6 +66,17 @@ pub(crate) struct Limits {
     head_timeout: Duration,
     write_timeout: Duration,
     connections: Arc<Semaphore>,
+    patience: Duration,
+    spare: Arc<Semaphore>,
+}
+
+/// What is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Routers {
+    /// To a connection that has a place.
+    pub(crate) all: Router,
+    /// To a spare one.
+    pub(crate) spare: Router,
 }
 
 impl Default for Limits {
@@ -69,8 +87,26 @@ impl Default for Limits {
 
 impl Limits {
     pub(crate) fn with_connections(connections: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(connections));
-        Self { head_timeout: HEAD_TIMEOUT, write_timeout: WRITE_TIMEOUT, connections }
+        let (connections, spare) = (Arc::new(Semaphore::new(connections)), Arc::new(Semaphore::new(SPARE)));
+        Self { head_timeout: HEAD_TIMEOUT, write_timeout: WRITE_TIMEOUT, connections, patience: PATIENCE, spare }
+    }
+
+    /// Waits for a place, and whether it is a spare one. `full_since` is when there last was none.
+    async fn place(&self, full_since: &mut Option<Instant>) -> io::Result<(Place, bool)> {
+        let spare_from = full_since.unwrap_or_else(Instant::now) + self.patience;
+        let (permit, spare) = tokio::select! {
+            biased;
+            permit = Arc::clone(&self.connections).acquire_owned() => (permit, false),
+            permit = async {
+                full_since.get_or_insert_with(Instant::now);
+                tokio::time::sleep_until(spare_from).await;
+                Arc::clone(&self.spare).acquire_owned().await
+            } => (permit, true),
+        };
+        if !spare {
+            *full_since = None;
+        }
+        Ok((Place { _permit: Arc::new(permit.map_err(io::Error::other)?) }, spare))
     }
 }
 
@@ -126,15 +162,17 @@ impl Listener {
     }
 
     /// Serves until `stop`, and then until the last request in flight is answered.
-    pub(crate) async fn serve(self, router: Router, limits: Limits, stop: CancellationToken) {
+    pub(crate) async fn serve(self, routers: Routers, limits: Limits, stop: CancellationToken) {
         let connections = TaskTracker::new();
+        let mut full_since = None;
         loop {
             let accept = async {
-                let permit = Arc::clone(&limits.connections).acquire_owned().await;
-                let place = Place { _permit: Arc::new(permit.map_err(io::Error::other)?) };
-                self.socket.accept().await.map(|(stream, _)| (stream, place))
+                // First the connection: a spare place that waited for one would be had by who needs none.
+                let (stream, _) = self.socket.accept().await?;
+                let (place, spare) = limits.place(&mut full_since).await?;
+                io::Result::Ok((stream, place, spare))
             };
-            let (stream, place) = tokio::select! {
+            let (stream, place, spare) = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = accept => match accepted {
                     Ok(accepted) => accepted,
@@ -148,7 +186,10 @@ impl Listener {
             match stream.peer_cred() {
                 Ok(credentials) => {
                     let peer = Peer { uid: credentials.uid() };
-                    connections.spawn(connection(stream, peer, place, router.clone(), limits.clone(), stop.clone()));
+                    let router = if spare { &routers.spare } else { &routers.all };
+                    let http = http(&limits, spare);
+                    let stream = Impatient { stream, timeout: limits.write_timeout, stalled: None };
+                    connections.spawn(connection(stream, http, peer, place, router.clone(), stop.clone()));
                 }
                 Err(error) => tracing::warn!(%error, "a connection without a peer's credentials was closed"),
             }
@@ -165,24 +206,28 @@ impl Drop for Listener {
     }
 }
 
+fn http(limits: &Limits, spare: bool) -> http1::Builder {
+    let head_timeout = if spare { limits.head_timeout.min(SPARE_HEAD_TIMEOUT) } else { limits.head_timeout };
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_SIZE).keep_alive(!spare);
+    http
+}
+
 async fn connection(
-    stream: tokio::net::UnixStream,
+    stream: Impatient,
+    http: http1::Builder,
     peer: Peer,
     place: Place,
     router: Router,
-    limits: Limits,
     stop: CancellationToken,
 ) {
-    let io = TokioIo::new(Impatient { stream, timeout: limits.write_timeout, stalled: None });
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(place.clone());
         service.call(request)
     });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(HEAD_SIZE);
-    let mut connection = std::pin::pin!(http.serve_connection(io, service));
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = stop.cancelled() => {
@@ -267,8 +312,7 @@ fn vacant(path: &Path) -> Result<(), BindError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
+    use axum::http::StatusCode;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
     use tokio::task::JoinHandle;
@@ -288,11 +332,17 @@ mod tests {
 
     impl Served {
         fn new(head_timeout: Duration, write_timeout: Duration, connections: usize) -> Self {
+            let router = Router::new().fallback(async || "x".repeat(4000));
+            let limits =
+                Limits { head_timeout, write_timeout, patience: LONG, ..Limits::with_connections(connections) };
+            Self::with(router, limits)
+        }
+
+        fn with(router: Router, limits: Limits) -> Self {
             let dir = tempfile::tempdir().unwrap();
             let (path, stop) = (dir.path().join("s.sock"), CancellationToken::new());
-            let router = Router::new().fallback(async || "x".repeat(4000));
-            let limits = Limits { head_timeout, write_timeout, ..Limits::with_connections(connections) };
-            let serving = tokio::spawn(Listener::bind(&path).unwrap().serve(router, limits, stop.clone()));
+            let routers = Routers { all: router, spare: Router::new().fallback(async || StatusCode::IM_A_TEAPOT) };
+            let serving = tokio::spawn(Listener::bind(&path).unwrap().serve(routers, limits, stop.clone()));
             Self { path, stop, serving, _dir: dir }
         }
 
@@ -340,6 +390,31 @@ mod tests {
         // Asks until nothing more goes either way, and then waits for it to end.
         let asking = async { while stream.write_all(GET).await.is_ok() {} };
         tokio::time::timeout(LONG, asking).await.expect("the connection is closed");
+        served.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_long_enough_is_served_as_a_spare() {
+        let limits = Limits { patience: SHORT, ..Limits::with_connections(1) };
+        let served = Served::with(Router::new().fallback(async || ""), limits);
+        let mut one = served.connect().await;
+        answer(&mut one).await;
+        // Idle ones do not keep others out for long.
+        let mut idle = Vec::new();
+        for _ in 0..SPARE {
+            idle.push(served.connect().await);
+        }
+        for _ in 0..3 {
+            let mut spare = served.connect().await;
+            spare.write_all(GET).await.unwrap();
+            let mut reply = String::new();
+            tokio::time::timeout(SHORT * 10, spare.read_to_string(&mut reply)).await.expect("and closed").unwrap();
+            assert!(reply.starts_with("HTTP/1.1 418 ") && reply.contains("connection: close"), "{reply}");
+        }
+        // A place that is free again is had at once by who comes next.
+        drop(one);
+        tokio::time::sleep(SHORT).await;
+        answer(&mut served.connect().await).await;
         served.stop().await;
     }
 

@@ -85,6 +85,12 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not JSON", detail)
     }
 
+    /// For a connection that has no place: another may have one soon.
+    pub(super) fn busy() -> Self {
+        let detail = "every place for a connection is taken";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many ask at once", detail).retry_after(1)
+    }
+
     pub(super) fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is wrong in keygate", detail)
     }
@@ -135,10 +141,19 @@ impl From<Refusal> for Problem {
             Refusal::Conflict => {
                 Self::new(StatusCode::CONFLICT, "idempotency-conflict", "The idempotency key is taken", detail)
             }
+            Refusal::Crowded => {
+                let title = "The request is under way";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "request-in-flight", title, detail).retry_after(1)
+            }
+            Refusal::Abandoned => Self::internal(detail),
             Refusal::Denied(denied) => {
                 let title = "The policy does not allow this";
                 let problem = Self::new(StatusCode::FORBIDDEN, "policy-denied", title, denied.detail);
                 Self { rule: Some(denied.rule), ..problem }
+            }
+            Refusal::ClockBehind(_) => {
+                let title = "The clock is behind the ledger";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "clock-behind", title, detail).retry_after(60)
             }
             Refusal::Key(error) => key(&error, detail),
             Refusal::Ledger(_) => {

@@ -18,9 +18,10 @@ use tokio_util::task::TaskTracker;
 use super::callers::{Caller, Callers, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
+use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{RequestId, Signed};
-use crate::signing::{Answer, Refusal, Signing};
+use crate::signing::{Answer, Prepared, Refusal, Signing};
 use crate::transaction::{MAX_BODY, Transaction};
 
 /// A request's body must be there within this time.
@@ -50,9 +51,18 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
+/// What there is for a connection beyond those that have a place: what tells operators that all places are taken.
+pub(crate) fn spare_router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(async || answer(&request_id(), Err(Problem::busy())))
+        .with_state(api)
+}
+
 /// Healthy is who can ask its ledger.
 async fn health(State(api): Shared) -> Response {
-    let nobody = RequestId { caller: String::new(), key: String::new(), idempotency_key: String::new() };
+    let nobody = request_of("", "", Address::ZERO, String::new());
     let found = api.signing.ledger.lookup(nobody).await;
     let healthy = found.map(|_| json_body(&json!({ "status": "ok" })));
     answer(&request_id(), healthy.map_err(|error| Refusal::Ledger(error).into()))
@@ -89,27 +99,47 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
             return answer(&request_id, Err(problem));
         }
     };
-    // In a task of its own: a client that goes away does not stop it between the reservation and the ledger.
-    let task = api.tasks.spawn({
-        let (api, request_id) = (Arc::clone(&api), request_id.clone());
-        async move {
-            let result = api.signing.transaction(&key, caller.policy.as_ref(), id.clone(), tx).await;
-            api.signing.metrics.request(outcome(&result));
-            log(&request_id, &id, &result);
-            drop(place);
-            result
+    let told = |result: Result<Answer, Refusal>| {
+        api.signing.metrics.request(outcome(&result));
+        log(&request_id, &id, &result);
+        result
+    };
+    let joined = Prepared::new(&key, tx).map(|prepared| (api.signing.in_flight.join(&id, prepared.digest), prepared));
+    let result = match joined {
+        Ok((Part::First(attempt, waiting), prepared)) => {
+            // In a task of its own: a client that goes away does not stop it between the reservation and the ledger.
+            api.tasks.spawn({
+                let (api, request_id, id) = (Arc::clone(&api), request_id.clone(), id.clone());
+                async move {
+                    let (policy, abandoned) = (caller.policy.as_ref(), || attempt.abandoned());
+                    let result = api.signing.transaction(&key, policy, id.clone(), prepared, abandoned).await;
+                    api.signing.metrics.request(outcome(&result));
+                    log(&request_id, &id, &result);
+                    attempt.end(result);
+                    drop(place);
+                }
+            });
+            waiting.outcome().await
         }
-    });
-    let signed = match task.await {
-        Ok(Ok(signed)) => {
+        // Where the client goes away, so does this.
+        Ok((Part::Another(waiting), _)) => {
+            let result = waiting.outcome().await;
+            result.map(|result| told(result.map(|answer| Answer { replayed: true, ..answer })))
+        }
+        Ok((Part::Conflict, _)) => Some(told(Err(Refusal::Conflict))),
+        Ok((Part::Crowded, _)) => Some(told(Err(Refusal::Crowded))),
+        Err(refusal) => Some(told(Err(refusal))),
+    };
+    let signed = match result {
+        Some(Ok(signed)) => {
             let mut response = json_body(&Body::new(&signed, None));
             if signed.replayed {
                 response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
             }
             Ok(response)
         }
-        Ok(Err(refusal)) => Err(refusal.into()),
-        Err(_) => Err(Problem::internal("the request was abandoned")),
+        Some(Err(refusal)) => Err(refusal.into()),
+        None => Err(Problem::internal("the request was abandoned")),
     };
     answer(&request_id, signed)
 }
@@ -126,7 +156,7 @@ async fn admit(
     let idempotency_key = idempotency_key(&parts.headers)?;
     content_type(&parts.headers)?;
     let tx = Transaction::parse(&read(body).await?)?;
-    let id = RequestId { caller: caller.name.clone(), key: key.name().to_owned(), idempotency_key };
+    let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
     Ok((Arc::clone(caller), Arc::clone(key), id, tx))
 }
 
@@ -139,12 +169,13 @@ async fn signed(State(api): Shared, path: Result<Path<(String, String)>, PathRej
             Err(rejection) => (Err(rejection), String::new()),
         };
         let key = key_of(&api.signing, caller, path)?;
-        let id = RequestId { caller: caller.name.clone(), key: key.name().to_owned(), idempotency_key };
+        let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
         let record = api.signing.ledger.lookup(id).await.map_err(|error| Problem::from(Refusal::Ledger(error)))?;
         let Some(record) = record else {
             return Err(Problem::not_found("the caller used no such idempotency key with this key"));
         };
-        let from = key.address();
+        // Another's, if the file gave the key's name to another key since.
+        let from = record.address.unwrap_or(key.address());
         Ok(match record.signed {
             None => json_body(&Pending { state: "pending", from, nonce: record.nonce, chain_id: record.chain_id }),
             Some(signed) => {
@@ -220,6 +251,10 @@ fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Calle
     proof.and_then(|proof| callers.find(proof)).ok_or_else(Problem::unauthenticated)
 }
 
+fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String) -> RequestId {
+    RequestId { caller: caller.to_owned(), key: key.to_owned(), address, idempotency_key }
+}
+
 /// The key of this name, if the caller may use it.
 fn key_of<'a>(
     signing: &'a Signing,
@@ -273,14 +308,17 @@ fn outcome(result: &Result<Answer, Refusal>) -> &'static str {
 
 /// One event a request. Names and hashes: never a token, never a body.
 fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
-    let RequestId { caller, key, idempotency_key } = id;
+    let RequestId { caller, key, idempotency_key, .. } = id;
     let outcome = outcome(result);
     match result {
         Ok(Answer { signed, from, chain_id, nonce, .. }) => {
             let hash = signed.hash;
             tracing::info!(request_id, caller, key, idempotency_key, outcome, %hash, %from, chain_id, nonce, "signed");
         }
-        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict)) => {
+        Err(Refusal::Abandoned) => {
+            tracing::info!(request_id, caller, key, idempotency_key, outcome, "not signed");
+        }
+        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict | Refusal::Crowded)) => {
             tracing::warn!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
         }
         Err(refusal) => {

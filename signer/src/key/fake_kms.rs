@@ -28,6 +28,8 @@ pub(crate) enum Turn {
     Error(&'static str),
     /// With a status and no body.
     Status(u16),
+    /// Not at all: the connection breaks off.
+    Broken,
     /// With a signature by another key.
     OtherKey,
     /// With these bytes in a signature's place.
@@ -125,6 +127,7 @@ async fn answer(State(kms): State<Arc<FakeKms>>, headers: HeaderMap, body: Strin
                     return (status, [("content-type", "application/x-amz-json-1.1")], body).into_response();
                 }
                 Turn::Status(status) => return StatusCode::from_u16(status).unwrap().into_response(),
+                Turn::Broken => std::panic::resume_unwind(Box::new(())),
                 Turn::OtherKey => by(&SigningKey::random(&mut OsRng)),
                 Turn::Bytes(bytes) => bytes,
             };
@@ -205,6 +208,9 @@ mod tests {
     async fn failures_have_names_and_tell_no_secrets() {
         let throttled = vec![Turn::Error("ThrottlingException"); 9];
         assert_eq!(outcome(LONG, throttled).await, (Err(KeyError::Throttled), 6));
+        let (broken, signs) = outcome(LONG, vec![Turn::Broken; 9]).await;
+        assert_eq!((broken.as_ref().unwrap_err().kind(), signs), ("unreachable", 6), "{broken:?}");
+        assert!(!broken.unwrap_err().nothing_signed());
         for (turn, kind) in [
             (Turn::Error("AccessDeniedException"), "access-denied"),
             (Turn::Error("DisabledException"), "key-unusable"),

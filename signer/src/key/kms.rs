@@ -142,6 +142,10 @@ fn named<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>, timeout
         SdkError::TimeoutError(_) => KeyError::TimedOut(timeout),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => KeyError::TimedOut(timeout),
         SdkError::DispatchFailure(failure) if failure.is_io() => KeyError::Unreachable("the connection failed"),
+        // One that was made, and broke off before there was an answer: that has a kind.
+        SdkError::DispatchFailure(failure) if failure.as_other().is_some() => {
+            KeyError::Unreachable("the connection broke off")
+        }
         SdkError::ServiceError(answer) => by_code(answer.err().code(), answer.raw().status().as_u16(), timeout),
         SdkError::ResponseError(answer) => by_code(None, answer.raw().status().as_u16(), timeout),
         SdkError::ConstructionFailure(_) => KeyError::Other("no request could be made".to_owned()),

@@ -17,10 +17,11 @@ mod schema;
 mod tests;
 mod writer;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{Address, B256, U256};
 use tokio::sync::{mpsc, oneshot};
 
 use self::operations::Operation;
@@ -37,13 +38,30 @@ pub struct Ledger {
 #[derive(Debug)]
 pub struct Running(std::thread::JoinHandle<()>);
 
+/// A ledger that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The first handle on it.
+    pub ledger: Ledger,
+    /// Its thread.
+    pub running: Running,
+    /// Names of the callers that have used idempotency keys. One that the file does not have any more was removed,
+    /// which is well, or renamed: its idempotency keys would all be new.
+    pub callers: BTreeSet<String>,
+}
+
 /// What names a request for ever: idempotency keys of different callers, or for different keys, are different.
+///
+/// A signing key is itself by its address, whatever name the file gives it; and a name that the file gives to another
+/// key is taken still, for the idempotency keys that were used with it. A caller is its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestId {
     /// The caller's name in the file.
     pub caller: String,
     /// The signing key's name in the file.
     pub key: String,
+    /// The signing key's address.
+    pub address: Address,
     /// What the caller chose.
     pub idempotency_key: String,
 }
@@ -63,7 +81,7 @@ pub struct Request {
     pub value: U256,
     /// The policy that the value is counted under.
     pub policy: String,
-    /// Most wei in any 24 hours under this policy, with this key, on this chain.
+    /// Most wei in any 24 hours under this policy, from this address, on this chain.
     pub daily_limit: Option<U256>,
     /// The moment of the request.
     pub now: SystemTime,
@@ -82,6 +100,9 @@ pub enum Begun {
     Conflict,
     /// The daily limit says no; nothing is reserved.
     Denied(Denied),
+    /// The clock is this much behind what was counted last for the daily limit; nothing is reserved. It is wrong now, or
+    /// was then: what is to be counted cannot be told.
+    ClockBehind(Duration),
 }
 
 /// A reserved request: what [`Ledger::store`] and [`Ledger::release`] refer to. Never used twice.
@@ -91,6 +112,9 @@ pub struct Reservation(i64);
 /// What the ledger holds under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// By whom it is signed, or to be signed. None is for a reservation of an older keygate, whose key's name was not
+    /// in the file any more when the ledger was brought to this version.
+    pub address: Option<Address>,
     /// SHA-256 of the canonical request.
     pub digest: [u8; 32],
     /// Chain id.
@@ -156,19 +180,21 @@ pub struct OpenError {
 
 impl Ledger {
     /// Opens the database at `path`, or makes one (mode 0600), and starts its thread. As long as that runs, nobody else
-    /// opens it here.
+    /// opens it here. `keys` are the addresses of the file's keys by name: reservations in a ledger of an older keygate
+    /// have names only.
     ///
     /// # Errors
     /// [`OpenError`], with the path.
-    pub fn open(path: &Path) -> Result<(Self, Running), OpenError> {
+    pub fn open(path: &Path, keys: &BTreeMap<String, Address>) -> Result<Opened, OpenError> {
         let at = |error| OpenError { path: path.to_owned(), error };
-        let (connection, files) = schema::open(path).map_err(at)?;
+        let (connection, files) = schema::open(path, keys).map_err(at)?;
+        let callers = schema::callers(&connection).map_err(at)?;
         let (jobs, queue) = mpsc::channel(writer::QUEUE);
         let thread = std::thread::Builder::new()
             .name("keygate-ledger".into())
             .spawn(move || Writer::new(connection, files).run(queue))
             .map_err(|error| at(LedgerError::Other(error.to_string())))?;
-        Ok((Self { jobs }, Running(thread)))
+        Ok(Opened { ledger: Self { jobs }, running: Running(thread), callers })
     }
 
     /// What the ledger holds under `id`.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{Address, B256, U256};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Begun, LedgerError, Record, Request, RequestId, Reservation, Signed};
@@ -10,6 +10,11 @@ use crate::policy::{self, Denied};
 
 /// Daily limits hold in any window of this length.
 const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A clock that is this much behind the last request's is taken for one that was set right: what comes in is counted as
+/// if it had not moved. Beyond, nothing is reserved that a daily limit is for: counted ahead, it would count until that
+/// time has come, and counted as the clock says, it might be forgotten too soon.
+const BEHIND: Duration = Duration::from_secs(5 * 60);
 
 /// No limit reaches 2^128 wei, so a value above it counts as this much: it is refused where there is a limit, and
 /// where there is none the totals cannot overflow.
@@ -45,24 +50,32 @@ impl Operation {
 
 struct Found {
     id: i64,
+    /// The key's name when it was reserved.
+    key: String,
     policy: String,
     record: Record,
 }
 
+/// By address, whatever the key was called; else by the key's name, though it is another's by now: its digest, which the
+/// address is part of, is another then, and so the idempotency key is taken.
 fn find(db: &Connection, id: &RequestId) -> Result<Option<Found>, LedgerError> {
     let mut select = db.prepare_cached(
-        "SELECT id, policy, digest, chain_id, nonce, raw, hash, signature FROM transactions
-         WHERE caller = ?1 AND key = ?2 AND idempotency_key = ?3",
+        "SELECT id, key, policy, address, digest, chain_id, nonce, raw, hash, signature FROM transactions
+         WHERE (caller = ?1 AND address = ?2 AND idempotency_key = ?4)
+            OR (caller = ?1 AND key = ?3 AND idempotency_key = ?4)
+         ORDER BY address IS ?2 DESC, key = ?3 DESC, id LIMIT 1",
     )?;
-    let found = select.query_row(params![id.caller, id.key, id.idempotency_key], |row| {
+    let found = select.query_row(params![id.caller, id.address.0.0, id.key, id.idempotency_key], |row| {
         Ok(Found {
             id: row.get(0)?,
-            policy: row.get(1)?,
+            key: row.get(1)?,
+            policy: row.get(2)?,
             record: Record {
-                digest: row.get(2)?,
-                chain_id: row.get::<_, i64>(3)?.cast_unsigned(),
-                nonce: row.get::<_, i64>(4)?.cast_unsigned(),
-                signed: signed(row, 5)?,
+                address: row.get::<_, Option<[u8; 20]>>(3)?.map(Address::from),
+                digest: row.get(4)?,
+                chain_id: row.get::<_, i64>(5)?.cast_unsigned(),
+                nonce: row.get::<_, i64>(6)?.cast_unsigned(),
+                signed: signed(row, 7)?,
             },
         })
     });
@@ -81,64 +94,80 @@ fn begin(db: &Connection, request: &Request) -> Result<Begun, LedgerError> {
     let elsewhere = match find(db, &request.id)? {
         Some(found) if found.record.digest != request.digest => return Ok(Begun::Conflict),
         Some(Found { record: Record { signed: Some(signed), .. }, .. }) => return Ok(Begun::Signed(signed)),
-        Some(found) if found.policy == request.policy => return Ok(Begun::Pending(Reservation(found.id))),
+        Some(found) if found.policy == request.policy && found.record.address.is_some() => {
+            return Ok(Begun::Pending(Reservation(found.id)));
+        }
         // The caller has another policy now: the reservation moves there, and counts there. It stays one that may have
-        // been signed for.
-        Some(found) => Some(Reservation(found.id)),
+        // been signed for. As does one whose address was not known: the digest has told.
+        Some(found) => Some(found),
         None => None,
     };
-    match allowed(db, request)? {
+    let account = account(db, request, i64::MAX)?;
+    if let Some(behind) = behind(request, &account) {
+        return Ok(Begun::ClockBehind(behind));
+    }
+    match allowed(db, request, &account)? {
         Err(denied) => Ok(Begun::Denied(denied)),
-        Ok(account) => match elsewhere {
-            None => insert(db, request, &account).map(Begun::Fresh),
-            Some(reservation) => {
-                release(db, reservation)?;
-                insert(db, request, &account).map(Begun::Pending)
+        Ok(()) => match elsewhere {
+            None => insert(db, request, &request.id.key, &account).map(Begun::Fresh),
+            Some(found) => {
+                release(db, Reservation(found.id))?;
+                insert(db, request, &found.key, &account).map(Begun::Pending)
             }
         },
     }
 }
 
-/// The end of the running totals of a policy, key and chain.
+/// The end of the running totals of a policy, address and chain.
 struct Account {
-    /// When the last request was made, in milliseconds since 1970.
+    /// When the last request was counted, in milliseconds since 1970.
     last_at: i64,
     total: U256,
 }
 
-/// The account that the request is counted in, if the daily limit lets it.
-fn allowed(db: &Connection, request: &Request) -> Result<Result<Account, Denied>, LedgerError> {
-    let account = account(db, request, i64::MAX)?;
+/// How much the clock is behind the account, if that is too much to count by it.
+fn behind(request: &Request, account: &Account) -> Option<Duration> {
+    let limited = request.daily_limit.is_some() && !request.value.is_zero();
+    let behind = account.last_at.saturating_sub(millis(request.now));
+    let behind = Duration::from_millis(u64::try_from(behind).unwrap_or_default());
+    (limited && behind > BEHIND).then_some(behind)
+}
+
+/// Whether the daily limit lets the request be counted in its account.
+fn allowed(db: &Connection, request: &Request, account: &Account) -> Result<Result<(), Denied>, LedgerError> {
     let window = i64::try_from(WINDOW.as_millis()).unwrap_or(i64::MAX);
     // What is exactly as old as the window is out of it.
     let before = self::account(db, request, millis(request.now).saturating_sub(window))?.total;
     let spent = account.total.saturating_sub(before);
-    Ok(policy::judge_daily(request.daily_limit, spent, request.value).map(|()| account))
+    Ok(policy::judge_daily(request.daily_limit, spent, request.value))
 }
 
 /// The account as it was at `at`.
 fn account(db: &Connection, request: &Request, at: i64) -> Result<Account, LedgerError> {
     let mut select = db.prepare_cached(
-        "SELECT created_at, total FROM transactions
-         WHERE policy = ?1 AND key = ?2 AND chain_id = ?3 AND created_at <= ?4
-         ORDER BY created_at DESC, id DESC LIMIT 1",
+        "SELECT counted_at, total FROM transactions
+         WHERE policy = ?1 AND address = ?2 AND chain_id = ?3 AND counted_at <= ?4
+         ORDER BY counted_at DESC, id DESC LIMIT 1",
     )?;
-    let found = select.query_row(params![request.policy, request.id.key, request.chain_id.cast_signed(), at], |row| {
+    let (address, chain_id) = (request.id.address.0.0, request.chain_id.cast_signed());
+    let found = select.query_row(params![request.policy, address, chain_id, at], |row| {
         Ok(Account { last_at: row.get(0)?, total: U256::from_be_bytes(row.get::<_, [u8; 32]>(1)?) })
     });
     Ok(found.optional()?.unwrap_or(Account { last_at: i64::MIN, total: U256::ZERO }))
 }
 
-fn insert(db: &Connection, request: &Request, account: &Account) -> Result<Reservation, LedgerError> {
+fn insert(db: &Connection, request: &Request, key: &str, account: &Account) -> Result<Reservation, LedgerError> {
     let value = request.value.min(MOST_COUNTED);
     let mut insert = db.prepare_cached(
         "INSERT INTO transactions
-             (caller, key, idempotency_key, digest, chain_id, nonce, policy, value, total, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             (caller, key, address, idempotency_key, digest, chain_id, nonce, policy, value, total,
+              created_at, counted_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     let id = insert.insert(params![
         request.id.caller,
-        request.id.key,
+        key,
+        request.id.address.0.0,
         request.id.idempotency_key,
         request.digest,
         request.chain_id.cast_signed(),
@@ -146,6 +175,7 @@ fn insert(db: &Connection, request: &Request, account: &Account) -> Result<Reser
         request.policy,
         value.to_be_bytes::<32>(),
         account.total.saturating_add(value).to_be_bytes::<32>(),
+        millis(request.now),
         // A clock that goes back opens no second window.
         millis(request.now).max(account.last_at),
     ])?;
@@ -172,12 +202,13 @@ fn store(
 /// Deletes a reservation, and takes its value out of the totals that came after it.
 fn release(db: &Connection, reservation: Reservation) -> Result<(), LedgerError> {
     let mut delete = db.prepare_cached(
-        "DELETE FROM transactions WHERE id = ?1 AND raw IS NULL RETURNING policy, key, chain_id, value",
+        "DELETE FROM transactions WHERE id = ?1 AND raw IS NULL RETURNING policy, address, chain_id, value",
     )?;
     let deleted = delete.query_row([reservation.0], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, [u8; 32]>(3)?))
+        let address = row.get::<_, Option<[u8; 20]>>(1)?;
+        Ok((row.get::<_, String>(0)?, address, row.get::<_, i64>(2)?, row.get::<_, [u8; 32]>(3)?))
     });
-    let Some((policy, key, chain_id, value)) = deleted.optional()? else {
+    let Some((policy, address, chain_id, value)) = deleted.optional()? else {
         return Ok(());
     };
     let value = U256::from_be_bytes(value);
@@ -186,9 +217,9 @@ fn release(db: &Connection, reservation: Reservation) -> Result<(), LedgerError>
     }
     // Few: what was asked for while this request waited for its key.
     let mut select = db.prepare_cached(
-        "SELECT id, total FROM transactions WHERE policy = ?1 AND key = ?2 AND chain_id = ?3 AND id > ?4",
+        "SELECT id, total FROM transactions WHERE policy = ?1 AND address IS ?2 AND chain_id = ?3 AND id > ?4",
     )?;
-    let later = select.query_map(params![policy, key, chain_id, reservation.0], |row| {
+    let later = select.query_map(params![policy, address, chain_id, reservation.0], |row| {
         Ok((row.get::<_, i64>(0)?, U256::from_be_bytes(row.get::<_, [u8; 32]>(1)?)))
     })?;
     let later = later.collect::<Result<Vec<_>, _>>()?;

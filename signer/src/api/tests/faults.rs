@@ -100,9 +100,76 @@ async fn a_client_that_goes_away_keeps_its_place_until_its_request_has_ended() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     gone.abort();
-    let waits = tokio::time::timeout(Duration::from_millis(300), running.get("/health")).await;
+    let waits = tokio::time::timeout(Duration::from_millis(300), running.get("/v1/keys")).await;
     assert!(waits.is_err(), "{waits:?}");
+    // Only so long: then it is told so, and health and metrics are served all the same.
+    let reply = running.get("/v1/keys/hot/transactions/gone").await;
+    is_problem(&reply, 503, "busy");
+    assert_eq!(reply.headers["retry-after"], "1");
+    assert_eq!(running.get("/health").await.status, 200);
+    assert!(running.get("/metrics").await.body.as_str().unwrap().contains("keygate_signer_"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(running.get("/v1/keys/hot/transactions/gone").await.body["state"], "signed");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_with_one_name_share_one_attempt_and_leave_places_for_others() {
+    let (running, kms) = with_kms(Duration::from_secs(4)).await;
+    kms.plan(vec![Turn::Slowly(Duration::from_secs(60)); 9]);
+    let start = std::time::Instant::now();
+    let first = tokio::spawn(running.sign("a", &tx(1000)));
+    while kms.signs() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let more: Vec<_> = (0..600).map(|_| tokio::spawn(running.sign("a", &tx(1000)))).collect();
+    let mut crowded = 0;
+    for reply in more {
+        let reply = reply.await.unwrap();
+        if reply.status == 503 {
+            is_problem(&reply, 503, "request-in-flight");
+            assert_eq!(reply.headers["retry-after"], "1");
+            crowded += 1;
+        } else {
+            is_problem(&reply, 504, "key-timed-out");
+        }
+    }
+    is_problem(&first.await.unwrap(), 504, "key-timed-out");
+    assert!((500..600).contains(&crowded), "{crowded}");
+    assert!(start.elapsed() < Duration::from_secs(20), "one deadline for all: {:?}", start.elapsed());
+    // As often as one request tries, and no more.
+    assert!(kms.signs() <= 6, "{}", kms.signs());
+    // Another body under a name that is being worked on is another's at once.
+    kms.turns.lock().unwrap().clear();
+    kms.plan([Turn::Slowly(Duration::from_millis(500))]);
+    let (signs, one) = (kms.signs(), tokio::spawn(running.sign("a", &tx(1000))));
+    while kms.signs() == signs {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    is_problem(&running.sign("a", &tx(999)).await, 409, "idempotency-conflict");
+    assert!(!one.is_finished());
+    assert_eq!(one.await.unwrap().status, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_reserved() {
+    let (running, kms) = with_kms(Duration::from_secs(20)).await;
+    // The first holds up the ledger's thread with a lock, until the other's client has gone.
+    let other = rusqlite::Connection::open(running.dir.path().join("run/ledger.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = tokio::spawn(running.sign("first", &tx(1)));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let gone = tokio::time::timeout(Duration::from_millis(300), running.sign("gone", &tx(1))).await;
+    assert!(gone.is_err());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(first.await.unwrap().status, 200);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    is_problem(&running.get("/v1/keys/hot/transactions/gone").await, 404, "not-found");
+    assert_eq!(kms.signs(), 1);
+    let metrics = running.get("/metrics").await.body;
+    assert!(metrics.as_str().unwrap().contains("requests_total{outcome=\"abandoned\"} 1"), "{metrics}");
     running.stop().await;
 }
 

@@ -69,7 +69,13 @@ fn config(dir: &Path, more: &str) -> keygate_config::Signer {
 }
 
 const LOCAL: &str =
-    "[signer.keys.hot]\nlocal = { path = \"dev.key\" }\n[signer.keys.cold]\nlocal = { path = \"dev.key\" }";
+    "[signer.keys.hot]\nlocal = { path = \"dev.key\" }\n[signer.keys.cold]\nlocal = { path = \"cold.key\" }";
+
+/// Makes the keys of [`LOCAL`]; answers the address of `hot`.
+fn local_keys(dir: &Path) -> crate::Address {
+    create_local_key(&dir.join("cold.key")).unwrap();
+    create_local_key(&dir.join("dev.key")).unwrap()
+}
 
 fn serve(dir: tempfile::TempDir, signer: Signer) -> Running {
     let (stop, stopped) = oneshot::channel::<()>();
@@ -79,7 +85,7 @@ fn serve(dir: tempfile::TempDir, signer: Signer) -> Running {
 
 async fn with_local_key() -> Running {
     let dir = tempfile::tempdir().unwrap();
-    create_local_key(&dir.path().join("dev.key")).unwrap();
+    local_keys(dir.path());
     let signer = Signer::start(&config(dir.path(), LOCAL)).await.unwrap();
     serve(dir, signer)
 }

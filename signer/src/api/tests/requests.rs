@@ -78,7 +78,7 @@ async fn nobody_is_allowed_anything_by_default() {
 #[tokio::test]
 async fn a_user_id_is_a_caller_too() {
     let dir = tempfile::tempdir().unwrap();
-    create_local_key(&dir.path().join("dev.key")).unwrap();
+    local_keys(dir.path());
     let uid = rustix::process::geteuid().as_raw();
     let more = format!("local-user = {{ uid = {uid}, keys = [\"cold\"], policy = \"payouts\" }}\n{LOCAL}");
     let signer = Signer::start(&config(dir.path(), &more)).await.unwrap();

@@ -4,7 +4,7 @@ use super::*;
 async fn refuses_to_start_when_anything_is_not_as_it_must_be() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("dev.key");
-    let address = create_local_key(&path).unwrap();
+    let address = local_keys(dir.path());
     let start = |more: String| {
         let config = config(dir.path(), &more);
         async move {
@@ -14,7 +14,7 @@ async fn refuses_to_start_when_anything_is_not_as_it_must_be() {
         }
     };
     let pinned = |address: &str| {
-        let cold = "[signer.keys.cold]\nlocal = { path = \"dev.key\" }";
+        let cold = "[signer.keys.cold]\nlocal = { path = \"cold.key\" }";
         format!("{cold}\n[signer.keys.hot]\nlocal = {{ path = \"dev.key\" }}\naddress = \"{address}\"")
     };
     assert_eq!(start(pinned(&address.to_string())).await, Ok(()));
@@ -48,9 +48,68 @@ async fn refuses_to_start_when_anything_is_not_as_it_must_be() {
 }
 
 #[tokio::test]
+async fn one_key_has_one_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = local_keys(dir.path()).to_string();
+    // Another file, and the same key.
+    std::fs::copy(dir.path().join("dev.key"), dir.path().join("cold.key")).unwrap();
+    let error = Signer::start(&config(dir.path(), LOCAL)).await.unwrap_err().to_string();
+    assert!(["\"cold\"", "\"hot\"", "same key", &address].iter().all(|word| error.contains(word)), "{error}");
+    assert!(crate::load_keys(&config(dir.path(), LOCAL)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_renamed_key_signs_nothing_twice_and_a_replaced_one_nothing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    local_keys(dir.path());
+    let start = async |dir: tempfile::TempDir, change: fn(&mut keygate_config::Signer)| {
+        let mut config = config(dir.path(), LOCAL);
+        change(&mut config);
+        let names = config.keys.keys().map(|name| keygate_config::At { span: 0..0, value: name.clone() }).collect();
+        config.callers.get_mut("payments").unwrap().value.keys = names;
+        let signer = Signer::start(&config).await.unwrap();
+        serve(dir, signer)
+    };
+    let running = start(dir, |_| {}).await;
+    let first = running.sign("a", &tx(1000)).await;
+    assert_eq!(first.status, 200);
+
+    let renamed = |config: &mut keygate_config::Signer| {
+        let hot = config.keys.remove("hot").unwrap();
+        config.keys.insert("warm".to_owned(), hot);
+    };
+    let running = start(running.stop().await, renamed).await;
+    let again = running.send(post_with("warm", &[("idempotency-key", "a")], &tx(1000))).await;
+    assert_eq!((again.status.as_u16(), &again.body), (200, &first.body));
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    let mut other = tx(1000);
+    other["nonce"] = json!(8);
+    let other = running.send(post_with("warm", &[("idempotency-key", "a")], &other)).await;
+    is_problem(&other, 409, "idempotency-conflict");
+    let found = running.get("/v1/keys/warm/transactions/a").await;
+    assert_eq!(found.body["raw"], first.body["raw"]);
+    assert_eq!(running.send(post_with("warm", &[("idempotency-key", "b")], &tx(1000))).await.status, 200);
+    let spent = running.send(post_with("warm", &[("idempotency-key", "c")], &tx(1))).await;
+    assert_eq!(spent.body["rule"], "daily_value");
+
+    // The name is another key's: what was asked for under it is not signed by that one.
+    let dir = running.stop().await;
+    create_local_key(&dir.path().join("new.key")).unwrap();
+    let replaced = |config: &mut keygate_config::Signer| {
+        let path = &mut config.keys.get_mut("hot").unwrap().value.local.as_mut().unwrap().path;
+        *path = path.with_file_name("new.key");
+    };
+    let running = start(dir, replaced).await;
+    is_problem(&running.sign("a", &tx(1000)).await, 409, "idempotency-conflict");
+    let found = running.get("/v1/keys/hot/transactions/a").await;
+    assert_eq!((&found.body["raw"], &found.body["from"]), (&first.body["raw"], &first.body["from"]));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn of_two_signers_one_has_the_ledger_and_the_socket() {
     let dir = tempfile::tempdir().unwrap();
-    create_local_key(&dir.path().join("dev.key")).unwrap();
+    local_keys(dir.path());
     let with = |ledger: &str, listen: &str| {
         let mut config = config(dir.path(), LOCAL);
         config.ledger.value = keygate_config::Ledger::Sqlite(dir.path().join(ledger));
@@ -91,7 +150,7 @@ async fn no_secret_is_printed() {
     use sha2::Digest;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("dev.key");
-    create_local_key(&path).unwrap();
+    local_keys(dir.path());
     let signer = Signer::start(&config(dir.path(), LOCAL)).await.unwrap();
     let secret = hex::decode(std::fs::read_to_string(&path).unwrap().trim()).unwrap();
     let printed = [format!("{signer:?}"), format!("{signer:#?}")].concat().replace(char::is_whitespace, "");
