@@ -313,6 +313,9 @@ fn check(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), 
     let line = |name: &str, value: &[u8]| (name.len() + value.len() + 4) as u64;
     let target = (request.method.as_str().len() + request.raw_path().len()) as u64;
     let fields: u64 = request.headers.iter().map(|(name, value)| line(name.as_str(), value.as_bytes())).sum();
+    if target > limits.head_size.0 {
+        return Err(Refusal::TargetSize);
+    }
     if target + fields > limits.head_size.0 {
         return Err(Refusal::HeadSize);
     }
