@@ -92,6 +92,9 @@ pub enum Refusal {
     /// A chunk of the body is malformed.
     #[error("the chunked body is malformed")]
     Chunk,
+    /// A trailer is no header line, or one that no trailer may be.
+    #[error("a trailer is malformed, or may not be one")]
+    Trailer,
     /// The head did not arrive in time.
     #[error("the request head did not arrive in time")]
     Timeout,
@@ -128,6 +131,7 @@ impl Refusal {
             Self::Framing => "framing",
             Self::TransferCoding => "transfer-coding",
             Self::Chunk => "chunk",
+            Self::Trailer => "trailer",
             Self::Timeout => "head-timeout",
         }
     }
@@ -326,6 +330,7 @@ impl<'a> Framed<'a> {
             Name::TransferEncoding if self.chunked => return Err(Refusal::Framing),
             Name::TransferEncoding if !value.eq_ignore_ascii_case(b"chunked") => return Err(Refusal::TransferCoding),
             Name::TransferEncoding => self.chunked = true,
+            Name::Disguised => return Err(Refusal::Header),
             _ => {}
         }
         Ok(())
@@ -432,6 +437,8 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nx : a\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\n x: a\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Header),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\n", Header),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTRANSFER_ENCODING: chunked\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\nnocolon\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", ContentLength),

@@ -35,6 +35,18 @@ impl Lines<'_> {
         self.of(Name::Connection).any(|value| members(value).any(|member| member.eq_ignore_ascii_case(option)))
     }
 
+    /// Whether there is a protocol to change to that is no other HTTP, or TLS: their requests would pass through the tunnel
+    /// unseen ("h2c smuggling").
+    pub(super) fn may_upgrade(&self) -> bool {
+        let hides_requests = |protocol: &[u8]| {
+            let begins =
+                |with: &str| protocol.get(..with.len()).is_some_and(|p| p.eq_ignore_ascii_case(with.as_bytes()));
+            begins("h2") || begins("h3") || begins("http") || begins("tls")
+        };
+        let mut protocols = self.of(Name::Upgrade).flat_map(members).peekable();
+        protocols.peek().is_some() && !protocols.any(hides_requests)
+    }
+
     /// Whether `Connection` names this field, which then is between two neighbours only (RFC 9110, 7.6.1).
     pub(super) fn names(&self, field: &Field) -> bool {
         self.of(Name::Connection)

@@ -24,6 +24,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
+use crate::http1::fields::Name;
 use crate::http1::head::{self, Refusal};
 use crate::live::Live;
 use crate::policy::decide::{
@@ -321,6 +322,9 @@ fn check(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), 
     }
     if request.headers.len() > usize::from(limits.header_count) {
         return Err(Refusal::HeaderCount);
+    }
+    if request.headers.keys().any(|name| Name::of(name.as_str().as_bytes()) == Name::Disguised) {
+        return Err(Refusal::Header);
     }
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let hosts = request.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);

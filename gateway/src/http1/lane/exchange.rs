@@ -170,8 +170,7 @@ impl Exchange<'_> {
             let answer = answer.clone();
             return self.answer(client, &answer, self.head.framing != Framing::Length(0)).await;
         }
-        let upgrade =
-            !self.head.http10 && self.lines().connection(b"upgrade") && self.lines().first(Name::Upgrade).is_some();
+        let upgrade = !self.head.http10 && self.lines().connection(b"upgrade") && self.lines().may_upgrade();
         let asked = self.ask(client, &mut upload, &body, upgrade).await;
         self.told.bytes_in = upload.content;
         match asked {
