@@ -204,7 +204,7 @@ fn an_http2_client_that_never_begins_is_dropped() {
 }
 
 #[test]
-fn heads_that_are_too_large_are_431() {
+fn heads_that_are_too_large_are_refused() {
     let origin = Origin::start("blue");
     let home = tls_home(&Ca::new(), &["example.com"]);
     let limits = "limits.head_size = \"2KiB\"\nlimits.header_count = 20";
@@ -214,18 +214,19 @@ fn heads_that_are_too_large_are_431() {
     let long = "x".repeat(2100);
     let many = (0..21).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
     for (request, reason) in [
-        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), "head-size"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), "target-size"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {long}\r\n\r\n"), "head-size"),
         (format!("GET / HTTP/1.1\r\n{many}Host: a\r\n\r\n"), "header-count"),
     ] {
         let mut client = edge.client();
         client.send(request);
         let reply = client.reply();
-        reply.is_problem(431, "malformed-request");
+        reply.is_problem(if reason == "target-size" { 414 } else { 431 }, "malformed-request");
         assert_eq!(reply.header("connection"), Some("close"));
         assert!(client.rest().is_empty(), "{reason}");
     }
-    edge.counts("keygate_refused_total", &[("reason", "head-size")], 2.0);
+    edge.counts("keygate_refused_total", &[("reason", "head-size")], 1.0);
+    edge.counts("keygate_refused_total", &[("reason", "target-size")], 1.0);
     edge.counts("keygate_refused_total", &[("reason", "header-count")], 1.0);
     assert_eq!(origin.hits(), 0);
     // Not a byte more than allowed, and as many headers.

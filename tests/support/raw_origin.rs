@@ -1,7 +1,9 @@
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use super::read_request;
 
 /// What a [`RawOrigin`] does on a connection.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ pub enum Step {
     Pause(Duration),
     /// Reads until the other side has closed.
     ReadToEnd,
+    /// Answers 200 with an empty body to each request, as [`read_request`] reads them; ends at one that is malformed.
+    Serve,
     /// Ends the connection at once, with a reset if anything is unread.
     Close,
 }
@@ -66,12 +70,32 @@ impl RawOrigin {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What came since this was last asked.
+    pub fn take(&self) -> Vec<Vec<u8>> {
+        let mut connections = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.iter_mut().map(std::mem::take).filter(|bytes| !bytes.is_empty()).collect()
+    }
+
     /// Waits until a connection has brought these bytes.
     #[track_caller]
     pub fn wait_for(&self, bytes: &[u8]) {
         super::wait_until(super::SOON, &format!("an origin receives {:?}", String::from_utf8_lossy(bytes)), || {
             self.received().iter().any(|connection| contains(connection, bytes)).then_some(())
         });
+    }
+}
+
+/// Reads, and records what it read.
+struct Tee<'a, F> {
+    stream: &'a TcpStream,
+    record: F,
+}
+
+impl<F: FnMut(&[u8])> Read for Tee<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.stream.read(buffer)?;
+        (self.record)(&buffer[..n]);
+        Ok(n)
     }
 }
 
@@ -115,6 +139,14 @@ fn play(mut stream: &TcpStream, script: &[Step], mut record: impl FnMut(&[u8])) 
                 let mut buffer = [0; 4096];
                 while let Ok(n @ 1..) = stream.read(&mut buffer) {
                     record(&buffer[..n]);
+                }
+            }
+            Step::Serve => {
+                let mut requests = BufReader::new(Tee { stream, record: &mut record });
+                while let Ok(Some(_)) = read_request(&mut requests) {
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
+                        return;
+                    }
                 }
             }
             Step::Close => break,

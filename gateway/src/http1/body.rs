@@ -1,6 +1,8 @@
 //! Where a request's body ends: the strict reading of `Content-Length` and of the chunked coding (RFC 9112, 7.1).
 
+use super::fields::{Field, Name};
 use super::head::{Framing, Refusal};
+use crate::policy::forward;
 
 /// Follows a body through the bytes of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,6 +10,8 @@ pub struct Body {
     state: State,
     /// Bytes of trailers so far.
     trailers: usize,
+    /// The trailer that is being read.
+    trailer: Vec<u8>,
     /// Bytes of content so far, without what frames it.
     content: u64,
 }
@@ -39,7 +43,7 @@ impl Body {
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::ChunkSize { size: 0, digits: 0 },
         };
-        Self { state, trailers: 0, content: 0 }
+        Self { state, trailers: 0, trailer: Vec::new(), content: 0 }
     }
 
     /// Whether the body has ended.
@@ -58,7 +62,8 @@ impl Body {
     ///
     /// # Errors
     /// [`Refusal::Chunk`] where the chunked coding is not exactly as the RFC has it. Chunk extensions are refused:
-    /// no client sends them, and servers disagree where they end.
+    /// no client sends them, and servers disagree where they end. [`Refusal::Trailer`] for a trailer that is no header
+    /// line, or one that may not stand there.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         self.advance_with(bytes, |_| {})
     }
@@ -106,20 +111,55 @@ impl Body {
             (State::ChunkDataLf, b'\n') => State::ChunkSize { size: 0, digits: 0 },
             (State::TrailerStart, b'\r') => State::EndLf,
             (State::EndLf, b'\n') => State::Done,
-            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::TrailerLf, b'\n') => {
+                self.check_trailer()?;
+                State::TrailerStart
+            }
             (State::Trailer, b'\r') => State::TrailerLf,
-            (State::TrailerStart, byte) if byte.is_ascii_alphanumeric() => State::Trailer,
-            (State::Trailer, byte) if byte >= b' ' && byte != 0x7f || byte == b'\t' => State::Trailer,
+            (State::TrailerStart | State::Trailer, byte) if byte != b'\n' => {
+                self.trailers += 1;
+                if self.trailers > MAX_TRAILERS {
+                    return Err(Refusal::Trailer);
+                }
+                self.trailer.push(byte);
+                State::Trailer
+            }
+            (State::Trailer | State::TrailerLf, _) => return Err(Refusal::Trailer),
             _ => return Err(Refusal::Chunk),
         };
-        if matches!(self.state, State::Trailer) {
-            self.trailers += 1;
-            if self.trailers > MAX_TRAILERS {
-                return Err(Refusal::Chunk);
-            }
-        }
         Ok(())
     }
+
+    fn check_trailer(&mut self) -> Result<(), Refusal> {
+        let line = std::mem::take(&mut self.trailer);
+        let field = Field::read(&line, 0..line.len()).ok_or(Refusal::Trailer)?;
+        if may_trail(&field, &line) { Ok(()) } else { Err(Refusal::Trailer) }
+    }
+}
+
+/// RFC 9110, 6.5.1: not what frames, routes or authenticates a message, or says how it is to be read. Servers that merge
+/// trailers into the head would take it for a part of that.
+fn may_trail(field: &Field, line: &[u8]) -> bool {
+    const NEVER: [&str; 15] = [
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "cookie",
+        "max-forwards",
+        "pragma",
+        "proxy-authenticate",
+        "range",
+        "retry-after",
+        "trailer",
+        "vary",
+        "via",
+        "www-authenticate",
+    ];
+    let name = field.name(line);
+    let never = |never: &str| name.eq_ignore_ascii_case(never.as_bytes());
+    field.name == Name::Other && !forward::is_forged(name) && !NEVER.into_iter().any(never)
 }
 
 #[cfg(test)]
@@ -146,7 +186,7 @@ mod tests {
 
     #[test]
     fn chunks_are_read_strictly() {
-        let bad: [&[u8]; 14] = [
+        let bad: [&[u8]; 12] = [
             b"\r\n",
             b";\r\n",
             b"3;ext\r\nabc\r\n",
@@ -159,11 +199,39 @@ mod tests {
             b"3\r\nabc\n",
             b"3\r\nabc\r\r\n",
             b"1000000000000000\r\n",
-            b"0\r\n folded\r\n\r\n",
-            b"0\r\nx: \0\r\n\r\n",
         ];
         for bytes in bad {
             assert_eq!(read(Framing::Chunked, bytes), Err(Refusal::Chunk), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn trailers_are_header_lines_that_may_stand_there() {
+        let read = |trailers: &str| read(Framing::Chunked, format!("0\r\n{trailers}\r\n").as_bytes());
+        for good in ["", "X-Sum: 1\r\n", "Digest: a\r\nx:\r\n", "!: \u{e9}\r\n"] {
+            assert_eq!(read(good), Ok((good.len() + 5, true)), "{good:?}");
+        }
+        let bad = [
+            " folded: 1\r\n",
+            "x: 1\r\n folded\r\n",
+            "x: \0\r\n",
+            "no colon\r\n",
+            "x : 1\r\n",
+            ": 1\r\n",
+            "x: 1\n",
+            "x: a\rb\r\n",
+            "Content-Length: 5\r\n",
+            "transfer-encoding: chunked\r\n",
+            "Content_Length: 5\r\n",
+            "Host: a\r\n",
+            "Connection: close\r\n",
+            "Authorization: x\r\n",
+            "Cookie: a=b\r\n",
+            "X-Forwarded-For: 1.2.3.4\r\n",
+            "x_real_ip: 1.2.3.4\r\n",
+        ];
+        for bad in bad {
+            assert_eq!(read(bad), Err(Refusal::Trailer), "{bad:?}");
         }
     }
 

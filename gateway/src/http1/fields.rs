@@ -24,6 +24,8 @@ pub enum Name {
     ContentLength,
     /// `Transfer-Encoding`.
     TransferEncoding,
+    /// `Content_Length` or `Transfer_Encoding`: CGI, WSGI and their kin read them as what they look like.
+    Disguised,
     /// `Connection`.
     Connection,
     /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authorization`: between two neighbours only, whether `Connection` names
@@ -44,7 +46,9 @@ pub enum Name {
 }
 
 impl Name {
-    fn of(name: &[u8]) -> Self {
+    /// What a name means here.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
         match name.len() {
             2 if is("te") => Self::Te,
@@ -57,9 +61,11 @@ impl Name {
             10 if is("set-cookie") => Self::SetCookie,
             10 if is("keep-alive") => Self::HopByHop,
             14 if is("content-length") => Self::ContentLength,
+            14 if is("content_length") => Self::Disguised,
             16 if is("proxy-connection") => Self::HopByHop,
             19 if is("proxy-authorization") => Self::HopByHop,
             17 if is("transfer-encoding") => Self::TransferEncoding,
+            17 if is("transfer_encoding") => Self::Disguised,
             _ => Self::Other,
         }
     }

@@ -56,6 +56,9 @@ pub enum Refusal {
     /// Larger than the limit.
     #[error("the request head is too large")]
     HeadSize,
+    /// A target that leaves no room for the rest of the request line.
+    #[error("the request target is too long")]
+    TargetSize,
     /// More header lines than the limit.
     #[error("the request has too many headers")]
     HeaderCount,
@@ -89,6 +92,9 @@ pub enum Refusal {
     /// A chunk of the body is malformed.
     #[error("the chunked body is malformed")]
     Chunk,
+    /// A trailer is no header line, or one that no trailer may be.
+    #[error("a trailer is malformed, or may not be one")]
+    Trailer,
     /// The head did not arrive in time.
     #[error("the request head did not arrive in time")]
     Timeout,
@@ -99,6 +105,7 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
+            Self::TargetSize => 414,
             Self::HeadSize | Self::HeaderCount => 431,
             Self::Version => 505,
             Self::TransferCoding => 501,
@@ -112,6 +119,7 @@ impl Refusal {
     pub fn reason(self) -> &'static str {
         match self {
             Self::HeadSize => "head-size",
+            Self::TargetSize => "target-size",
             Self::HeaderCount => "header-count",
             Self::RequestLine => "request-line",
             Self::Target => "target",
@@ -123,6 +131,7 @@ impl Refusal {
             Self::Framing => "framing",
             Self::TransferCoding => "transfer-coding",
             Self::Chunk => "chunk",
+            Self::Trailer => "trailer",
             Self::Timeout => "head-timeout",
         }
     }
@@ -141,7 +150,12 @@ pub fn parse(buf: &[u8], limits: Limits, fields: &mut Vec<Field>) -> Result<Opti
         Err(NoLine::TooLarge) => Err(Refusal::HeadSize),
         Err(NoLine::BareEnd) => Err(Refusal::LineEnding),
     };
-    let Some((request_line, _)) = line()? else {
+    let request_line = match line() {
+        // RFC 9112, 3: what does not fit is the target, if there is a method in front of it.
+        Err(Refusal::HeadSize) if begins_with_method(buf) => return Err(Refusal::TargetSize),
+        line => line?,
+    };
+    let Some((request_line, _)) = request_line else {
         return Ok(None);
     };
     let request = parse_request_line(buf, request_line)?;
@@ -164,6 +178,11 @@ pub fn parse(buf: &[u8], limits: Limits, fields: &mut Vec<Field>) -> Result<Opti
     let framing = framed.framing(http10)?;
     framed.check_host(http10, authority.map(|range| &buf[range]))?;
     Ok(Some(Head { len, method, target, origin_form, framing, http10 }))
+}
+
+fn begins_with_method(buf: &[u8]) -> bool {
+    let end = buf.iter().take(MAX_METHOD + 1).position(|b| *b == b' ');
+    end.is_some_and(|end| end > 0 && is_token(&buf[..end]))
 }
 
 struct RequestLine {
@@ -311,6 +330,7 @@ impl<'a> Framed<'a> {
             Name::TransferEncoding if self.chunked => return Err(Refusal::Framing),
             Name::TransferEncoding if !value.eq_ignore_ascii_case(b"chunked") => return Err(Refusal::TransferCoding),
             Name::TransferEncoding => self.chunked = true,
+            Name::Disguised => return Err(Refusal::Header),
             _ => {}
         }
         Ok(())
@@ -417,6 +437,8 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nx : a\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\n x: a\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Header),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\n", Header),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTRANSFER_ENCODING: chunked\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\nnocolon\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n", Header),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", ContentLength),
@@ -454,6 +476,8 @@ mod tests {
         let overhead = head(0).len();
         assert!(read(&head(512 - overhead)).unwrap().is_some());
         assert_eq!(read(&head(513 - overhead)), Err(Refusal::HeadSize));
+        assert_eq!(read(&head(513)), Err(Refusal::TargetSize));
+        assert_eq!(read(&"x".repeat(513)), Err(Refusal::HeadSize));
         let headers = |n: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(n));
         assert!(read(&headers(7)).unwrap().is_some());
         assert_eq!(read(&headers(8)), Err(Refusal::HeaderCount));

@@ -5,3 +5,4 @@ pub mod fields;
 pub mod head;
 pub(crate) mod lane;
 pub mod response;
+pub mod rewrite;

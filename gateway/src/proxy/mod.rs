@@ -24,6 +24,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
 
+use crate::http1::fields::Name;
 use crate::http1::head::{self, Refusal};
 use crate::live::Live;
 use crate::policy::decide::{
@@ -335,11 +336,17 @@ fn check(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), 
     let line = |name: &str, value: &[u8]| (name.len() + value.len() + 4) as u64;
     let target = (request.method.as_str().len() + request.raw_path().len()) as u64;
     let fields: u64 = request.headers.iter().map(|(name, value)| line(name.as_str(), value.as_bytes())).sum();
+    if target > limits.head_size.0 {
+        return Err(Refusal::TargetSize);
+    }
     if target + fields > limits.head_size.0 {
         return Err(Refusal::HeadSize);
     }
     if request.headers.len() > usize::from(limits.header_count) {
         return Err(Refusal::HeaderCount);
+    }
+    if request.headers.keys().any(|name| Name::of(name.as_str().as_bytes()) == Name::Disguised) {
+        return Err(Refusal::Header);
     }
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let hosts = request.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);

@@ -104,7 +104,8 @@ pub(super) async fn run(
     let decision = judge(&snapshot.0, &listener, &head, &lines, &host, &origin);
     lane.live.metrics.decided(&decision);
     let told = Record { server: None, status: 499, first_byte: None, bytes_in: 0, bytes_out: 0, error: None };
-    let keep = keep && !client.is_draining(drain);
+    // Who asks for a tunnel may have sent what belongs into it: that is no request of theirs.
+    let keep = keep && &lines.head[head.method.clone()] != b"CONNECT" && !client.is_draining(drain);
     let mut exchange = Exchange {
         lane,
         connection,
@@ -171,8 +172,7 @@ impl Exchange<'_> {
             let answer = answer.clone();
             return self.answer(client, &answer, self.head.framing != Framing::Length(0)).await;
         }
-        let upgrade =
-            !self.head.http10 && self.lines().connection(b"upgrade") && self.lines().first(Name::Upgrade).is_some();
+        let upgrade = !self.head.http10 && self.lines().connection(b"upgrade") && self.lines().may_upgrade();
         let asked = self.ask(client, &mut upload, &body, upgrade).await;
         self.told.bytes_in = upload.content;
         match asked {

@@ -1,97 +1,15 @@
-//! Heads as they are passed on: what is kept of them, and what is put in.
+//! Heads as they are passed on to clients: what is kept of them, and what is put in.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::http1::fields::{Field, Name, members};
-use crate::http1::head::Head;
+use crate::http1::fields::Name;
 use crate::http1::response::ResponseHead;
-use crate::policy::Fields;
-use crate::policy::forward::{self, Origin, X_REQUEST_ID};
+pub(super) use crate::http1::rewrite::{Lines, put, request};
+use crate::policy::forward::X_REQUEST_ID;
 use crate::policy::headers::HeaderPolicy;
 use crate::policy::limit::{Limit, Verdict};
-
-/// A head's lines, as policy sees them.
-pub(super) struct Lines<'a> {
-    pub(super) head: &'a [u8],
-    pub(super) fields: &'a [Field],
-}
-
-impl Fields for Lines<'_> {
-    fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|field| (field.name(self.head), field.value(self.head)))
-    }
-}
-
-impl Lines<'_> {
-    fn of(&self, name: Name) -> impl Iterator<Item = &[u8]> {
-        self.fields.iter().filter(move |field| field.name == name).map(|field| field.value(self.head))
-    }
-
-    /// The first line of this name.
-    pub(super) fn first(&self, name: Name) -> Option<&[u8]> {
-        self.of(name).next()
-    }
-
-    /// Whether `Connection` has this option.
-    pub(super) fn connection(&self, option: &[u8]) -> bool {
-        self.of(Name::Connection).any(|value| members(value).any(|member| member.eq_ignore_ascii_case(option)))
-    }
-
-    /// Whether `Connection` names this field, which then is between two neighbours only (RFC 9110, 7.6.1).
-    fn names(&self, field: &Field) -> bool {
-        self.of(Name::Connection)
-            .any(|value| members(value).any(|member| member.eq_ignore_ascii_case(field.name(self.head))))
-    }
-
-    /// Whether `Connection` has options beyond the usual, and may name a field.
-    fn has_options(&self) -> bool {
-        let usual = |member: &[u8]| {
-            [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|usual| member.eq_ignore_ascii_case(usual))
-        };
-        self.of(Name::Connection).any(|value| !members(value).all(usual))
-    }
-}
-
-/// Appends the head of a request as a server gets it.
-pub(super) fn request(
-    out: &mut Vec<u8>,
-    head: &Head,
-    lines: &Lines<'_>,
-    origin: &Origin,
-    request_id: &str,
-    server: &str,
-    upgrade: bool,
-) {
-    out.extend_from_slice(&lines.head[head.method.clone()]);
-    out.push(b' ');
-    out.extend_from_slice(&lines.head[head.path()]);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    let options = lines.has_options();
-    for field in lines.fields {
-        let drop = match field.name {
-            Name::Connection | Name::HopByHop => true,
-            Name::Upgrade => !upgrade,
-            // The only value that has a meaning beyond one connection.
-            Name::Te => !field.value(lines.head).eq_ignore_ascii_case(b"trailers"),
-            Name::Host | Name::ContentLength | Name::TransferEncoding => false,
-            _ => forward::is_forged(field.name(lines.head)) || options && lines.names(field),
-        };
-        if !drop {
-            out.extend_from_slice(field.line(lines.head));
-        }
-    }
-    let host = lines.first(Name::Host);
-    if host.is_none() {
-        put(out, "host", server.as_bytes());
-    }
-    if upgrade {
-        put(out, "connection", b"upgrade");
-    }
-    forward::headers(origin, host, request_id, lines, |name, value| put(out, name, value));
-    out.extend_from_slice(b"\r\n");
-}
 
 /// What every answer is given.
 pub(super) struct Edits<'a> {
@@ -210,14 +128,6 @@ pub(super) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend([status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8));
     out.push(b' ');
     out.extend_from_slice(reason);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends a header line.
-pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
