@@ -28,11 +28,9 @@ pub enum Name {
     Disguised,
     /// `Connection`.
     Connection,
-    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authorization`: between two neighbours only, whether `Connection` names
-    /// them or not.
+    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authorization`, `TE`: between two neighbours only, whether `Connection`
+    /// names them or not.
     HopByHop,
-    /// `TE`.
-    Te,
     /// `Upgrade`.
     Upgrade,
     /// `Expect`.
@@ -51,7 +49,7 @@ impl Name {
     pub fn of(name: &[u8]) -> Self {
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
         match name.len() {
-            2 if is("te") => Self::Te,
+            2 if is("te") => Self::HopByHop,
             4 if is("host") => Self::Host,
             4 if is("date") => Self::Date,
             6 if is("expect") => Self::Expect,

@@ -82,8 +82,6 @@ pub fn request(
         let drop = match field.name {
             Name::Connection | Name::HopByHop => true,
             Name::Upgrade => !upgrade,
-            // The only value that has a meaning beyond one connection.
-            Name::Te => !field.value(lines.head).eq_ignore_ascii_case(b"trailers"),
             Name::Host | Name::ContentLength | Name::TransferEncoding => false,
             _ => forward::is_forged(field.name(lines.head)) || options && lines.names(field),
         };
