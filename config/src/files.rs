@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FsWord, PROC_SUPER_MAGIC};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,6 +18,9 @@ use crate::{Address, Certificate, Config, Diagnostic, Ledger, Loaded};
 
 /// A warning comes this long before a certificate expires.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
+
+/// File systems in which there is what the kernel shows, and nothing else: proc, sysfs, cgroup2.
+const KERNELS_OWN: [FsWord; 3] = [PROC_SUPER_MAGIC, 0x6265_6572, 0x6367_7270];
 
 /// A certificate chain that matches its key, and what its leaf says.
 #[derive(Debug, Clone)]
@@ -124,8 +127,8 @@ fn check_gateway(config: &Config, found: &mut Vec<Diagnostic>) {
         found.extend(checked.err().map(|why| Diagnostic::error(format!("{what}: {why}"))));
     };
     error("process.state_dir", check_folder(&config.process.state_dir));
-    if !matches!(config.access_log.path.as_str(), "stdout" | "off") {
-        error("access_log.path", check_log(config.access_log.path.as_ref()));
+    if let Some(path) = config.access_log.file() {
+        error("access_log.path", check_log(path));
     }
     let admin = &config.admin.listen;
     if let Address::Unix(path) = &admin.value {
@@ -152,7 +155,16 @@ fn check_folder(path: &Path) -> Result<(), String> {
         let at = |why: &dyn std::fmt::Display| Err(format!("{}: {why}", folder.display()));
         match folder.metadata() {
             Ok(found) if !found.is_dir() => return at(&"there is a file that is no folder"),
-            Ok(_) => return access(folder, Access::WRITE_OK | Access::EXEC_OK),
+            Ok(_) => {
+                access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+                // Root may write there, as far as permissions go.
+                return match rustix::fs::statfs(folder) {
+                    Ok(found) if KERNELS_OWN.contains(&found.f_type) => {
+                        at(&"the kernel's own: no files are made there")
+                    }
+                    _ => Ok(()),
+                };
+            }
             Err(error) if error.kind() != ErrorKind::NotFound => return at(&error),
             Err(_) if folder.is_symlink() => return at(&"a link that leads nowhere"),
             // What is missing is made at the start, in the nearest folder that is there.

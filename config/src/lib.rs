@@ -9,6 +9,7 @@
 //! Unknown fields are errors; relative paths are relative to the file.
 
 mod addresses;
+mod claims;
 pub mod diagnostics;
 pub mod files;
 mod function;
@@ -93,9 +94,13 @@ fn syntax(error: &toml::de::Error) -> Diagnostic {
     what
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// What a file's relative paths are relative to.
 fn folder(path: &Path) -> PathBuf {
-    std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default()
+    absolute(path).parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// Validates the text of a configuration file. `source.path` is what relative paths are relative to.
@@ -108,7 +113,7 @@ pub fn parse(source: Source) -> Result<Loaded, Diagnostics> {
         Err(error) => return Err(Diagnostics::new(source, vec![syntax(&error)])),
     };
     config.resolve_paths(&folder(&source.path));
-    let found = validate::validate(&config);
+    let found = validate::validate(&config, &absolute(&source.path));
     if found.iter().any(|d| d.severity == Severity::Error) {
         return Err(Diagnostics::new(source, found));
     }

@@ -177,14 +177,25 @@ impl Default for Admin {
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
     /// "stdout", "off", or a file, which SIGUSR1 opens again.
-    pub path: String,
+    pub path: At<String>,
     /// How a line looks.
     pub format: LogFormat,
 }
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { path: "stdout".into(), format: LogFormat::Json }
+        Self { path: At { span: 0..0, value: "stdout".into() }, format: LogFormat::Json }
+    }
+}
+
+impl AccessLog {
+    /// The file, when it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self.path.as_str() {
+            "stdout" | "off" => None,
+            path => Some(path.as_ref()),
+        }
     }
 }
 
@@ -705,8 +716,8 @@ impl Config {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
         resolve(&mut self.process.state_dir);
         self.admin.resolve_paths(base);
-        if !matches!(self.access_log.path.as_str(), "stdout" | "off") {
-            self.access_log.path = base.join(&self.access_log.path).to_string_lossy().into_owned();
+        if let Some(path) = self.access_log.file() {
+            self.access_log.path.value = base.join(path).to_string_lossy().into_owned();
         }
         for listener in self.listeners.values_mut() {
             for certificate in listener.value.tls.iter_mut().flat_map(|tls| &mut tls.certificates) {

@@ -1,8 +1,10 @@
 //! Whether a file that parses is also consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::addresses::addresses;
+use crate::claims::claims;
 use crate::model::{Address, Config, HostPattern, PathPattern, RateLimit, SameSite, SecurityHeaders, is_header_name};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
@@ -38,10 +40,12 @@ const FRAMING_HEADERS: [&str; 12] = [
     "upgrade",
 ];
 
-pub(crate) fn validate(config: &Config) -> Vec<Diagnostic> {
+/// `file` is the configuration's own.
+pub(crate) fn validate(config: &Config, file: &Path) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     listeners(config, &mut found);
     addresses(config, &mut found);
+    claims(config, file, &mut found);
     admin(config, &mut found);
     for (name, upstream) in &config.upstreams {
         if upstream.servers.is_empty() {

@@ -223,8 +223,8 @@ impl Control {
         let before = self.live.snapshot();
         let snapshot = change.carried.build(loaded, &weights, Some(&before))?;
         resolve(&snapshot).await;
-        let log_path = &config.access_log.path;
-        let access_log = if *log_path == before.loaded.config.access_log.path {
+        let log_path = &config.access_log.path.value;
+        let access_log = if *log_path == before.loaded.config.access_log.path.value {
             None
         } else {
             Some(Arc::new(AccessLog::open(log_path).map_err(|error| error.to_string())?))
