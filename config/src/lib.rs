@@ -27,7 +27,7 @@ pub use function::Function;
 pub use model::*;
 pub use place::At;
 pub use signer::*;
-pub use validate::MAX_WEIGHT;
+pub use validate::{MAX_WEIGHT, MOST_BACKENDS};
 
 /// A configuration file that was read and found consistent.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ pub const MAX_WEIGHT: u32 = 10_000;
 const MOST_COMPARED: usize = 64;
 
 /// Backends of a route: with more, its table of shares would have no end.
-const MOST_BACKENDS: usize = 64;
+pub const MOST_BACKENDS: usize = 64;
 
 /// Keys that a rate limit remembers, at 17 bytes each: 272 MiB.
 const MOST_KEYS: u32 = 16 << 20;

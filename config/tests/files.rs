@@ -151,6 +151,40 @@ fn folders_logs_sockets_and_ledgers() {
 }
 
 #[test]
+fn pipes_and_devices_are_not_waited_for() {
+    let fifo = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    };
+    let says = |name: &'static str, config: &str, what: &str| {
+        let found = found_of(config, |dir| {
+            let _ = fs::remove_file(dir.join(name));
+            fifo(&dir.join(name));
+        });
+        assert!(found.contains(&format!("{name}: {what}")), "{name}: {found}");
+    };
+    let log = |path: &str| format!("[access_log]\npath = \"{path}\"\n{CONFIG}");
+    for name in ["a.crt", "a.key", "one.token", "dev.key", "l.db"] {
+        says(name, CONFIG, "not a regular file");
+    }
+    says("access.log", &log("access.log"), "neither a file nor a character device");
+    for device in ["/dev/null", "/dev/full"] {
+        assert_eq!(found_of(&log(device), |_| {}), "", "{device}");
+    }
+    let endless = found_of(&CONFIG.replace("one.token", "/dev/zero"), |_| {});
+    assert_eq!(endless, "/dev/zero: not a regular file\n");
+}
+
+#[test]
+fn a_log_may_be_in_the_state_folder_that_the_start_makes() {
+    for (state, log) in [("state", "state/access.log"), ("state/deeper", "state/access.log"), ("a/../b", "./b/log")] {
+        let config = format!("[process]\nstate_dir = \"{state}\"\n[access_log]\npath = \"{log}\"\n{CONFIG}");
+        assert_eq!(found_of(&config, |_| {}), "", "{state} {log}");
+    }
+    let config = format!("[access_log]\npath = \"state/log/access.log\"\n{CONFIG}");
+    assert!(found_of(&config, |_| {}).contains("state/log: there is no such folder"));
+}
+
+#[test]
 fn every_file_is_there_for_one_thing() {
     let admin = "[admin]\nlisten = \"127.0.0.1:9901\"\ntoken_file = \"admin.token\"\n";
     let refused = |more: &str, config: &str, change: &dyn Fn(&Path)| {

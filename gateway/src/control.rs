@@ -117,7 +117,7 @@ pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<(Pre
     let mut weights = Weights::load(state_dir).map_err(|error| error.to_string())?;
     let dropped = weights.reconcile(&config);
     let warnings = warnings(&loaded);
-    let access_log = AccessLog::open(&config.access_log.path).map_err(|error| error.to_string())?;
+    let access_log = open_access_log(&config)?;
     let snapshot = carried.build(loaded, &weights, None)?;
     resolve(&snapshot).await;
     let (_, listening) = listeners(&config, &[])?;
@@ -227,7 +227,7 @@ impl Control {
         let access_log = if *log_path == before.loaded.config.access_log.path.value {
             None
         } else {
-            Some(Arc::new(AccessLog::open(log_path).map_err(|error| error.to_string())?))
+            Some(Arc::new(open_access_log(&config)?))
         };
         let (kept, fresh) = listeners(&config, &change.listening)?;
         if !dropped.is_empty() {
@@ -350,6 +350,13 @@ fn needs_listeners(loaded: &Loaded) -> Result<(), String> {
         return Err(format!("{} has no listeners", loaded.source.path.display()));
     }
     Ok(())
+}
+
+fn open_access_log(config: &Config) -> Result<AccessLog, String> {
+    if let Some(path) = config.access_log.file() {
+        keygate_config::files::check_log(path).map_err(|why| format!("cannot open the access log {why}"))?;
+    }
+    AccessLog::open(&config.access_log.path).map_err(|error| error.to_string())
 }
 
 fn admin_token(config: &Config) -> Result<Option<Arc<String>>, String> {
