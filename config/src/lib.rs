@@ -12,6 +12,7 @@ mod addresses;
 mod claims;
 pub mod diagnostics;
 pub mod files;
+mod forged;
 mod function;
 pub mod model;
 mod overlap;
@@ -23,6 +24,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use forged::is_forged;
 pub use function::Function;
 pub use model::*;
 pub use place::At;

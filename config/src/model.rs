@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -217,10 +218,10 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Answer every request with a redirect instead of routing it.
     pub redirect: Option<Redirect>,
-    /// Networks of proxies in front of this listener, whose forwarding headers are believed.
-    #[serde(default)]
+    /// Proxies in front of this listener, whose forwarding headers are believed: networks or addresses.
+    #[serde(default, deserialize_with = "networks")]
     #[schemars(with = "Vec<String>")]
-    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub trusted_proxies: Vec<IpNet>,
     /// Response headers for answers that no route gives its own: redirects, refusals, routes that name none.
     pub security_headers: Option<At<String>>,
     /// How long a client may take.
@@ -229,6 +230,16 @@ pub struct Listener {
     /// How much a client may send.
     #[serde(default)]
     pub limits: ListenerLimits,
+}
+
+/// A bare address is a network of one, as in nginx's `set_real_ip_from`.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: String| {
+        text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+            de::Error::custom(format!("expected an IP address, or a network as in \"10.0.0.0/8\", found {text:?}"))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(network).collect()
 }
 
 /// Where a redirecting listener sends its clients.

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use crate::addresses::addresses;
 use crate::claims::claims;
-use crate::model::{Address, Config, HostPattern, PathPattern, RateLimit, SameSite, SecurityHeaders, is_header_name};
+use crate::model::{
+    Address, Config, HostPattern, PathPattern, RateKey, RateLimit, SameSite, SecurityHeaders, is_header_name,
+};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
 use crate::signer::Signer;
 use crate::units::LONGEST;
-use crate::{Diagnostic, Route, Severity};
+use crate::{Diagnostic, Route, Severity, is_forged};
 
 /// A route's weights are a table of this many places at most: shares to a hundredth of a percent.
 pub const MAX_WEIGHT: u32 = 10_000;
@@ -105,6 +107,15 @@ fn admin(config: &Config, found: &mut Vec<Diagnostic>) {
 }
 
 fn rate_limit(name: &str, limit: &At<RateLimit>, found: &mut Vec<Diagnostic>) {
+    if let RateKey::Header(header) = &limit.key
+        && is_forged(header.as_bytes())
+    {
+        found.push(
+            Diagnostic::error(format!("rate limit {name:?}: clients write into {header:?} what they like"))
+                .at(&limit.span)
+                .help("write key = \"client-ip\", and name the proxies in front in the listener's trusted_proxies"),
+        );
+    }
     if limit.max_keys == 0 {
         found.push(Diagnostic::error(format!("rate limit {name:?} remembers no key")).at(&limit.span));
     }
