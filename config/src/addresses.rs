@@ -72,7 +72,8 @@ fn claim_tcp<'a>(claim: Claim<'a>, claims: &mut Vec<Claim<'a>>, found: &mut Vec<
 }
 
 /// Whether the kernel refuses one while there is the other. IPv4 and IPv6 are apart: listeners bind IPv6 only.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+#[must_use]
+pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let scope = |address| match address {
         SocketAddr::V6(v6) => v6.scope_id(),
         SocketAddr::V4(_) => 0,

@@ -23,6 +23,7 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+pub use addresses::overlap;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use forged::is_forged;
 pub use function::Function;

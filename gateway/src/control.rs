@@ -1,6 +1,8 @@
 //! Changes to what is live: reloads, weights, listeners that come and go. One at a time, each whole or not at all.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -95,7 +97,7 @@ pub enum WeightsError {
     Changed(String),
     /// They could not be kept.
     #[error("{0}")]
-    NotKept(#[from] std::io::Error),
+    NotKept(#[from] io::Error),
 }
 
 /// What a start needs, made whole before anything is served.
@@ -171,7 +173,7 @@ impl Control {
     }
 
     /// Where clients can connect: listener and address.
-    pub async fn addresses(&self) -> Vec<(String, std::net::SocketAddr)> {
+    pub async fn addresses(&self) -> Vec<(String, SocketAddr)> {
         self.change.lock().await.listening.iter().map(|l| (l.listener.to_string(), l.address)).collect()
     }
 
@@ -334,7 +336,9 @@ fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, So
                 None => {
                     let bound = match current.iter().find(|l| l.configured == *address && address.port() != 0) {
                         Some(other) => other.renamed(name),
-                        None => Listening::bind(name, *address).map_err(|error| error.to_string())?,
+                        None => {
+                            Listening::bind(name, *address).map_err(|error| in_the_way(&error, *address, current))?
+                        }
                     };
                     fresh.push(Arc::new(bound));
                 }
@@ -342,6 +346,19 @@ fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, So
         }
     }
     Ok((kept, fresh))
+}
+
+/// Why an address cannot be bound, and by whom if it is this gateway: closing that socket first would lose whoever is in
+/// its queue, and the address, should the other not be had then.
+fn in_the_way(error: &io::Error, address: SocketAddr, current: &[Arc<Listening>]) -> String {
+    let ours = |l: &&Arc<Listening>| keygate_config::overlap(l.address, address);
+    match current.iter().find(ours).filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+        Some(ours) => format!(
+            "cannot bind {address}: this gateway's listener {:?} is bound to {}, and gives it up with a restart only",
+            ours.listener, ours.address
+        ),
+        None => error.to_string(),
+    }
 }
 
 /// A gateway without listeners is a file that is still being written, or meant for the signer alone.
@@ -394,7 +411,7 @@ async fn resolve(snapshot: &Snapshot) {
 }
 
 /// A folder that only its owner can look into.
-fn create_private_dir(path: &Path) -> std::io::Result<()> {
+fn create_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
