@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use crate::Diagnostic;
 use crate::model::{Address, Config};
@@ -73,7 +72,8 @@ fn claim_tcp<'a>(claim: Claim<'a>, claims: &mut Vec<Claim<'a>>, found: &mut Vec<
 }
 
 /// Whether the kernel refuses one while there is the other. IPv4 and IPv6 are apart: listeners bind IPv6 only.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+#[must_use]
+pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let scope = |address| match address {
         SocketAddr::V6(v6) => v6.scope_id(),
         SocketAddr::V4(_) => 0,
@@ -85,25 +85,19 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
         && (same || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-/// Unix sockets: paths that fit, each once.
+/// Unix sockets: paths that fit.
 fn sockets(config: &Config, found: &mut Vec<Diagnostic>) {
-    let admin = (!config.listeners.is_empty()).then_some((&config.admin.listen, "the admin listener", SOCKET_PATH));
+    let admin = (!config.listeners.is_empty()).then_some((&config.admin.listen, SOCKET_PATH));
     let signer = config.signer.iter().flat_map(|signer| signer.listen.as_slice());
-    let signer = signer.map(|listen| (listen, "the signer", SOCKET_PATH - SIGNER_SUFFIX));
-    let mut taken: Vec<(&Path, &str)> = Vec::new();
-    for (listen, owner, longest) in admin.into_iter().chain(signer) {
+    let signer = signer.map(|listen| (listen, SOCKET_PATH - SIGNER_SUFFIX));
+    for (listen, longest) in admin.into_iter().chain(signer) {
         let Address::Unix(path) = &listen.value else { continue };
         let length = path.as_os_str().as_bytes().len();
-        let what = if length > longest {
-            format!("a socket's path has {longest} bytes at most; {} has {length}", path.display())
-        } else if let Some((_, other)) = taken.iter().find(|(other, _)| *other == path) {
-            format!("{} is bound twice: {other} has it already", path.display())
-        } else {
-            taken.push((path, owner));
-            continue;
-        };
-        let what = Diagnostic::error(what);
-        // The default stands nowhere in the file.
-        found.push(if listen.span.is_empty() { what } else { what.at(&listen.span) });
+        if length > longest {
+            let what = format!("a socket's path has {longest} bytes at most; {} has {length}", path.display());
+            let what = Diagnostic::error(what);
+            // The default stands nowhere in the file.
+            found.push(if listen.span.is_empty() { what } else { what.at(&listen.span) });
+        }
     }
 }

@@ -1,23 +1,28 @@
 //! What a configuration refers to outside its file: certificates, private keys, tokens, folders, sockets, addresses.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::net::UdpSocket;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FsWord, OFlags, PROC_SUPER_MAGIC};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use crate::claims::real;
 use crate::{Address, Certificate, Config, Diagnostic, Ledger, Loaded};
 
 /// A warning comes this long before a certificate expires.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
+
+/// File systems in which there is what the kernel shows, and nothing else: proc, sysfs, cgroup2.
+const KERNELS_OWN: [FsWord; 3] = [PROC_SUPER_MAGIC, 0x6265_6572, 0x6367_7270];
 
 /// A certificate chain that matches its key, and what its leaf says.
 #[derive(Debug, Clone)]
@@ -38,13 +43,10 @@ pub struct LoadedCertificate {
 /// One line that names the file and what is wrong with it.
 pub fn load_certificate(files: &Certificate, provider: &CryptoProvider) -> Result<LoadedCertificate, String> {
     let at = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let pem = |path: &Path, error: pem::Error| match error {
-        pem::Error::Io(error) => at(path, &error),
-        other => at(path, &other),
-    };
-    let chain = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| pem(&files.cert, error))?;
+    let content = |path: &Path| read(path).map_err(|error| at(path, &error));
+    let chain = CertificateDer::pem_slice_iter(&content(&files.cert)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| at(&files.cert, &error))?;
     let Some(leaf) = chain.first() else {
         return Err(at(&files.cert, &"holds no certificate"));
     };
@@ -55,9 +57,9 @@ pub fn load_certificate(files: &Certificate, provider: &CryptoProvider) -> Resul
         UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
     };
     let (not_before, not_after) = (moment(parsed.validity().not_before), moment(parsed.validity().not_after));
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| match error {
+    let key = PrivateKeyDer::from_pem_slice(&content(&files.key)?).map_err(|error| match error {
         pem::Error::NoItemsFound => at(&files.key, &"holds no private key"),
-        other => pem(&files.key, other),
+        other => at(&files.key, &other),
     })?;
     let key = provider.key_provider.load_private_key(key).map_err(|error| at(&files.key, &error))?;
     let certified = CertifiedKey::new(chain, key);
@@ -68,6 +70,22 @@ pub fn load_certificate(files: &Certificate, provider: &CryptoProvider) -> Resul
         }
     }
     Ok(LoadedCertificate { key: Arc::new(certified), names, not_after, not_before })
+}
+
+/// Reads a file that is one: a pipe would be waited for, and a device has no end.
+///
+/// # Errors
+/// Those of the system, without the path.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Without waiting for somebody to write to it.
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = File::options().read(true).custom_flags(nonblock).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 fn names(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Vec<String> {
@@ -91,7 +109,8 @@ fn names(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Vec<Str
 /// # Errors
 /// One line that names the file; never its content.
 pub fn load_token(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = String::from_utf8_lossy(&text);
     let token = text.lines().next().unwrap_or_default().trim();
     if token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("{}: a token is at least 16 visible ASCII characters", path.display()));
@@ -131,9 +150,15 @@ fn check_gateway(config: &Config, found: &mut Vec<Diagnostic>) {
     let mut error = |what: &str, checked: Result<(), String>| {
         found.extend(checked.err().map(|why| Diagnostic::error(format!("{what}: {why}"))));
     };
-    error("process.state_dir", check_folder(&config.process.state_dir));
-    if !matches!(config.access_log.path.as_str(), "stdout" | "off") {
-        error("access_log.path", check_log(config.access_log.path.as_ref()));
+    let state_dir = &config.process.state_dir;
+    error("process.state_dir", check_folder(state_dir));
+    if let Some(path) = config.access_log.file() {
+        let made = match path.parent() {
+            // The start makes the state folder before it opens the log.
+            Some(folder) if real(state_dir).starts_with(real(folder)) && !folder.exists() => check_folder(folder),
+            _ => check_log(path),
+        };
+        error("access_log.path", made);
     }
     let admin = &config.admin.listen;
     if let Address::Unix(path) = &admin.value {
@@ -160,7 +185,16 @@ fn check_folder(path: &Path) -> Result<(), String> {
         let at = |why: &dyn std::fmt::Display| Err(format!("{}: {why}", folder.display()));
         match folder.metadata() {
             Ok(found) if !found.is_dir() => return at(&"there is a file that is no folder"),
-            Ok(_) => return access(folder, Access::WRITE_OK | Access::EXEC_OK),
+            Ok(_) => {
+                access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+                // Root may write there, as far as permissions go.
+                return match rustix::fs::statfs(folder) {
+                    Ok(found) if KERNELS_OWN.contains(&found.f_type) => {
+                        at(&"the kernel's own: no files are made there")
+                    }
+                    _ => Ok(()),
+                };
+            }
             Err(error) if error.kind() != ErrorKind::NotFound => return at(&error),
             Err(_) if folder.is_symlink() => return at(&"a link that leads nowhere"),
             // What is missing is made at the start, in the nearest folder that is there.
@@ -170,11 +204,19 @@ fn check_folder(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A file that can be appended to, or made: its folder is not.
-fn check_log(path: &Path) -> Result<(), String> {
+/// A file that can be appended to, or made: its folder is not. A pipe without a reader would be waited for; what is
+/// never read back, as /dev/null, is as good as a file.
+///
+/// # Errors
+/// One line that names the file.
+pub fn check_log(path: &Path) -> Result<(), String> {
     let folder = path.parent().unwrap_or(path);
     match path.metadata() {
         Ok(found) if found.is_dir() => Err(format!("{}: is a folder", path.display())),
+        Ok(found) if !found.is_file() && !found.file_type().is_char_device() => Err(format!(
+            "{}: neither a file nor a character device; for standard output write \"stdout\"",
+            path.display()
+        )),
         Ok(_) => access(path, Access::WRITE_OK),
         Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
         Err(_) if !folder.exists() => Err(format!("{}: there is no such folder", folder.display())),
@@ -200,7 +242,7 @@ fn check_ledger(path: &Path) -> Result<(), String> {
         }
         access(path, Access::READ_OK | Access::WRITE_OK)?;
         let mut head = Vec::new();
-        if let Err(error) = std::fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut head)) {
+        if let Err(error) = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head)) {
             return at(&error);
         }
         if !head.is_empty() && head != MAGIC {
@@ -211,7 +253,7 @@ fn check_ledger(path: &Path) -> Result<(), String> {
 }
 
 fn access(path: &Path, wanted: Access) -> Result<(), String> {
-    rustix::fs::access(path, wanted).map_err(|error| format!("{}: {}", path.display(), std::io::Error::from(error)))
+    rustix::fs::access(path, wanted).map_err(|error| format!("{}: {}", path.display(), io::Error::from(error)))
 }
 
 fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
@@ -250,6 +292,7 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
 fn check_private(path: &Path) -> Result<(), String> {
     let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
     match metadata.permissions().mode() & 0o777 {
+        _ if !metadata.is_file() => Err(format!("{}: not a regular file", path.display())),
         mode if mode & 0o077 != 0 => Err(format!("{}: others may touch it (mode {mode:04o})", path.display())),
         _ => Ok(()),
     }

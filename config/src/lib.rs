@@ -9,8 +9,10 @@
 //! Unknown fields are errors; relative paths are relative to the file.
 
 mod addresses;
+mod claims;
 pub mod diagnostics;
 pub mod files;
+mod forged;
 mod function;
 pub mod model;
 mod overlap;
@@ -21,12 +23,14 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+pub use addresses::overlap;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use forged::is_forged;
 pub use function::Function;
 pub use model::*;
 pub use place::At;
 pub use signer::*;
-pub use validate::MAX_WEIGHT;
+pub use validate::{MAX_WEIGHT, MOST_BACKENDS};
 
 /// A configuration file that was read and found consistent.
 #[derive(Debug, Clone)]
@@ -93,9 +97,13 @@ fn syntax(error: &toml::de::Error) -> Diagnostic {
     what
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// What a file's relative paths are relative to.
 fn folder(path: &Path) -> PathBuf {
-    std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default()
+    absolute(path).parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// Validates the text of a configuration file. `source.path` is what relative paths are relative to.
@@ -108,7 +116,7 @@ pub fn parse(source: Source) -> Result<Loaded, Diagnostics> {
         Err(error) => return Err(Diagnostics::new(source, vec![syntax(&error)])),
     };
     config.resolve_paths(&folder(&source.path));
-    let found = validate::validate(&config);
+    let found = validate::validate(&config, &absolute(&source.path));
     if found.iter().any(|d| d.severity == Severity::Error) {
         return Err(Diagnostics::new(source, found));
     }

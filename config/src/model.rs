@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -177,14 +178,25 @@ impl Default for Admin {
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
     /// "stdout", "off", or a file, which SIGUSR1 opens again.
-    pub path: String,
+    pub path: At<String>,
     /// How a line looks.
     pub format: LogFormat,
 }
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { path: "stdout".into(), format: LogFormat::Json }
+        Self { path: At { span: 0..0, value: "stdout".into() }, format: LogFormat::Json }
+    }
+}
+
+impl AccessLog {
+    /// The file, when it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self.path.as_str() {
+            "stdout" | "off" => None,
+            path => Some(path.as_ref()),
+        }
     }
 }
 
@@ -206,10 +218,10 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Answer every request with a redirect instead of routing it.
     pub redirect: Option<Redirect>,
-    /// Networks of proxies in front of this listener, whose forwarding headers are believed.
-    #[serde(default)]
+    /// Proxies in front of this listener, whose forwarding headers are believed: networks or addresses.
+    #[serde(default, deserialize_with = "networks")]
     #[schemars(with = "Vec<String>")]
-    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub trusted_proxies: Vec<IpNet>,
     /// Response headers for answers that no route gives its own: redirects, refusals, routes that name none.
     pub security_headers: Option<At<String>>,
     /// How long a client may take.
@@ -218,6 +230,16 @@ pub struct Listener {
     /// How much a client may send.
     #[serde(default)]
     pub limits: ListenerLimits,
+}
+
+/// A bare address is a network of one, as in nginx's `set_real_ip_from`.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: String| {
+        text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+            de::Error::custom(format!("expected an IP address, or a network as in \"10.0.0.0/8\", found {text:?}"))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(network).collect()
 }
 
 /// Where a redirecting listener sends its clients.
@@ -705,8 +727,8 @@ impl Config {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
         resolve(&mut self.process.state_dir);
         self.admin.resolve_paths(base);
-        if !matches!(self.access_log.path.as_str(), "stdout" | "off") {
-            self.access_log.path = base.join(&self.access_log.path).to_string_lossy().into_owned();
+        if let Some(path) = self.access_log.file() {
+            self.access_log.path.value = base.join(path).to_string_lossy().into_owned();
         }
         for listener in self.listeners.values_mut() {
             for certificate in listener.value.tls.iter_mut().flat_map(|tls| &mut tls.certificates) {

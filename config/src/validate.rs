@@ -1,14 +1,18 @@
 //! Whether a file that parses is also consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::addresses::addresses;
-use crate::model::{Address, Config, HostPattern, PathPattern, RateLimit, SameSite, SecurityHeaders, is_header_name};
+use crate::claims::claims;
+use crate::model::{
+    Address, Config, HostPattern, PathPattern, RateKey, RateLimit, SameSite, SecurityHeaders, is_header_name,
+};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
 use crate::signer::{Policy, Signer};
 use crate::units::LONGEST;
-use crate::{Diagnostic, Route, Severity};
+use crate::{Diagnostic, Route, Severity, is_forged};
 
 /// A route's weights are a table of this many places at most: shares to a hundredth of a percent.
 pub const MAX_WEIGHT: u32 = 10_000;
@@ -17,7 +21,7 @@ pub const MAX_WEIGHT: u32 = 10_000;
 const MOST_COMPARED: usize = 64;
 
 /// Backends of a route: with more, its table of shares would have no end.
-const MOST_BACKENDS: usize = 64;
+pub const MOST_BACKENDS: usize = 64;
 
 /// Keys that a rate limit remembers, at 17 bytes each: 272 MiB.
 const MOST_KEYS: u32 = 16 << 20;
@@ -38,10 +42,12 @@ const FRAMING_HEADERS: [&str; 12] = [
     "upgrade",
 ];
 
-pub(crate) fn validate(config: &Config) -> Vec<Diagnostic> {
+/// `file` is the configuration's own.
+pub(crate) fn validate(config: &Config, file: &Path) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     listeners(config, &mut found);
     addresses(config, &mut found);
+    claims(config, file, &mut found);
     admin(config, &mut found);
     for (name, upstream) in &config.upstreams {
         if upstream.servers.is_empty() {
@@ -101,6 +107,15 @@ fn admin(config: &Config, found: &mut Vec<Diagnostic>) {
 }
 
 fn rate_limit(name: &str, limit: &At<RateLimit>, found: &mut Vec<Diagnostic>) {
+    if let RateKey::Header(header) = &limit.key
+        && is_forged(header.as_bytes())
+    {
+        found.push(
+            Diagnostic::error(format!("rate limit {name:?}: clients write into {header:?} what they like"))
+                .at(&limit.span)
+                .help("write key = \"client-ip\", and name the proxies in front in the listener's trusted_proxies"),
+        );
+    }
     if limit.max_keys == 0 {
         found.push(Diagnostic::error(format!("rate limit {name:?} remembers no key")).at(&limit.span));
     }

@@ -74,6 +74,16 @@ const BROKEN: &[(&str, &str, &str)] = &[
         "2:1: listener \"http\": ::ffff:10.0.0.0/104 in trusted_proxies is an IPv4 network in IPv6",
     ),
     (
+        "bind = [\"127.0.0.1:8080\"]",
+        "bind = [\"0.0.0.0:1\"]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\"]",
+        "4:19: expected an IP address, or a network as in \"10.0.0.0/8\", found \"10.0.0.0/33\"",
+    ),
+    (
+        "bind = [\"127.0.0.1:8080\"]",
+        "bind = [\"0.0.0.0:1\"]\ntrusted_proxies = [\"::ffff:10.0.0.1\"]",
+        "2:1: listener \"http\": ::ffff:10.0.0.1/128 in trusted_proxies is an IPv4 network in IPv6",
+    ),
+    (
         "[listeners.http]",
         "[admin]\nlisten = \"127.0.0.1:9901\"\n[listeners.http]",
         "3:10: an admin listener on TCP needs",
@@ -110,6 +120,9 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("servers = [\"127.0.0.1:3000\"]", "servers = [\"a:1\"]\ntimeouts = { connect = \"0ms\" }", "6:24: invalid value"),
     ("servers = [\"127.0.0.1:3000\"]", "servers = [\"a:1\"]\nmax_in_flight = 0", "lets no request through"),
     ("key = \"client-ip\"", "key = \"header:\"", "expected \"client-ip\""),
+    ("key = \"client-ip\"", "key = \"header:X-Forwarded-For\"", "8:1: rate limit \"api\": clients write into"),
+    ("key = \"client-ip\"", "key = \"header:x_real_ip\"", "8:1: rate limit \"api\": clients write into"),
+    ("key = \"client-ip\"", "key = \"header:forwarded\"", "8:1: rate limit \"api\": clients write into"),
     ("rate = \"10/s\"", "rate = \"10/fortnight\"", "a rate such as"),
     ("rate = \"10/s\"", "rate = \"10/s\"\nmax_keys = 0", "remembers no key"),
     (
@@ -173,8 +186,8 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ),
     ("\"unix:signer.sock\"", "\"127.0.0.1:1\"", "21:10: the signer listens on Unix sockets only"),
     ("\"unix:signer.sock\"", "[]", "listens nowhere"),
-    ("\"unix:signer.sock\"", "[\"unix:a\", \"unix:a\"]", "21:10: "),
-    ("\"unix:signer.sock\"", "\"unix:state/admin.sock\"", "is bound twice: the admin listener has it already"),
+    ("\"unix:signer.sock\"", "[\"unix:a\", \"unix:a\"]", "21:10: signer.listen and signer.listen are the same file"),
+    ("\"unix:signer.sock\"", "\"unix:state/admin.sock\"", "21:10: signer.listen and admin.listen are the same file"),
     ("\"sqlite:ledger.db\"", "\"mysql:x\"", "22:10: expected \"sqlite:PATH\""),
     ("\"1234abcd-12ab-34cd-56ef-1234567890ab\"", "\"alias/hot\"", "24:18: a KMS key is named by its id or ARN"),
     ("1234567890ab\" }", "1234567890ab\", endpoint = \"localhost\" }", "a KMS endpoint is a URL"),
@@ -394,6 +407,16 @@ fn hosts_have_one_spelling() {
     ] {
         assert_eq!(hosts(host), means);
     }
+}
+
+#[test]
+fn a_trusted_proxy_is_a_network_or_an_address() {
+    let proxies = "bind = [\"127.0.0.1:8080\"]\ntrusted_proxies = [\"10.1.2.3\", \"fd00::1\", \"10.0.0.0/8\"]";
+    let text = GOOD.replace("bind = [\"127.0.0.1:8080\"]", proxies);
+    let loaded = parse(Source { path: "keygate.toml".into(), text }).expect("a good file");
+    let trusted: Vec<String> =
+        loaded.config.listeners["http"].trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(trusted, ["10.1.2.3/32", "fd00::1/128", "10.0.0.0/8"]);
 }
 
 #[test]

@@ -148,6 +148,10 @@ fn folders_logs_sockets_and_ledgers() {
     says("", "s.sock: there is a file that is no socket", &file("s.sock"));
     says("", "l.db: not a regular file", &folder("l.db"));
     says("", "l.db: is no SQLite database", &file("l.db"));
+    // Not even for root.
+    let ledger = |path: &str| format!("[signer]\nlisten = \"unix:s.sock\"\nledger = \"sqlite:{path}\"\n");
+    let nowhere = found_of(&ledger("/proc/x/l.db"), none);
+    assert!(nowhere.contains("/proc: ") && nowhere.lines().count() == 1, "{nowhere}");
     says("[listeners.far]\nbind = [\"192.0.2.1:1\"]", "192.0.2.1:1 cannot be bound on this machine", &none);
     // What a gateway and a signer that run already have made is no fault.
     let made = |dir: &Path| {
@@ -160,6 +164,112 @@ fn folders_logs_sockets_and_ledgers() {
         drop(std::os::unix::net::UnixListener::bind(dir.join("state/admin.sock")).unwrap());
     };
     assert_eq!(found_of(&format!("{log}\n{CONFIG}"), made), "");
+}
+
+#[test]
+fn pipes_and_devices_are_not_waited_for() {
+    let fifo = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    };
+    let says = |name: &'static str, config: &str, what: &str| {
+        let found = found_of(config, |dir| {
+            let _ = fs::remove_file(dir.join(name));
+            fifo(&dir.join(name));
+        });
+        assert!(found.contains(&format!("{name}: {what}")), "{name}: {found}");
+    };
+    let log = |path: &str| format!("[access_log]\npath = \"{path}\"\n{CONFIG}");
+    for name in ["a.crt", "a.key", "one.token", "dev.key", "l.db"] {
+        says(name, CONFIG, "not a regular file");
+    }
+    says("access.log", &log("access.log"), "neither a file nor a character device");
+    for device in ["/dev/null", "/dev/full"] {
+        assert_eq!(found_of(&log(device), |_| {}), "", "{device}");
+    }
+    let endless = found_of(&CONFIG.replace("one.token", "/dev/zero"), |_| {});
+    assert_eq!(endless, "/dev/zero: not a regular file\n");
+}
+
+#[test]
+fn a_log_may_be_in_the_state_folder_that_the_start_makes() {
+    for (state, log) in [("state", "state/access.log"), ("state/deeper", "state/access.log"), ("a/../b", "./b/log")] {
+        let config = format!("[process]\nstate_dir = \"{state}\"\n[access_log]\npath = \"{log}\"\n{CONFIG}");
+        assert_eq!(found_of(&config, |_| {}), "", "{state} {log}");
+    }
+    let config = format!("[access_log]\npath = \"state/log/access.log\"\n{CONFIG}");
+    assert!(found_of(&config, |_| {}).contains("state/log: there is no such folder"));
+}
+
+#[test]
+fn every_file_is_there_for_one_thing() {
+    let admin = "[admin]\nlisten = \"127.0.0.1:9901\"\ntoken_file = \"admin.token\"\n";
+    let refused = |more: &str, config: &str, change: &dyn Fn(&Path)| {
+        let dir = good();
+        fs::write(dir.path().join("keygate.toml"), format!("{more}\n{config}")).unwrap();
+        change(dir.path());
+        let found = load(&dir.path().join("keygate.toml")).map_or_else(|found| found.to_string(), |_| String::new());
+        // Warnings are none of this.
+        found.split("; ").filter(|said| said.contains(" file, ")).map(|said| format!("{said}\n")).collect::<String>()
+    };
+    let none = |_: &Path| {};
+    let log = |path: &str| format!("[access_log]\npath = \"{path}\"\n");
+    let says = |found: String, one: &str, other: &str, place: &str| {
+        assert!(found.contains(one) && found.contains(other), "{found} should name {one} and {other}");
+        assert!(found.contains(place) && found.lines().count() == 1, "{place}: {found}");
+    };
+    for (path, is) in [
+        ("l.db", "signer.ledger"),
+        ("state/../l.db", "signer.ledger"),
+        ("l.db.lock", "the lock of signer.ledger"),
+        ("l.db-wal", "the log of signer.ledger"),
+        ("s.sock.lock", "the lock of signer.listen"),
+        ("keygate.toml", "this file"),
+        ("state/weights.json", "the kept weights of process.state_dir"),
+        ("./state//lock", "the lock of process.state_dir"),
+        ("state", "process.state_dir"),
+        ("a.crt", "a certificate of listener \"https\""),
+        ("a.key", "a key of listener \"https\""),
+        ("one.token", "the token of signer.callers.one"),
+        ("dev.key", "signer.keys.dev"),
+        ("admin.token", "admin.token_file"),
+    ] {
+        let place = if path.starts_with("l.db") { "keygate.toml:14:10" } else { "" };
+        says(refused(&format!("{}{admin}", log(path)), CONFIG, &none), "access_log.path", is, place);
+    }
+    // Under another name: links to what is there, and to what is not there yet.
+    let link = |from: &'static str, to: &'static str| {
+        move |dir: &Path| {
+            std::os::unix::fs::symlink(from, dir.join(to)).unwrap();
+        }
+    };
+    says(refused(&log("b.log"), CONFIG, &link("l.db", "b.log")), "access_log.path", "signer.ledger", "");
+    says(refused(&log("b.log"), CONFIG, &link("a.key", "b.log")), "access_log.path", "a key of", "");
+    says(refused(&log("other/l.db"), CONFIG, &link(".", "other")), "access_log.path", "signer.ledger", "");
+    let hard = |dir: &Path| fs::hard_link(dir.join("a.crt"), dir.join("b.log")).unwrap();
+    says(refused(&log("b.log"), CONFIG, &hard), "access_log.path", "a certificate of", "");
+    assert_eq!(refused(&log("b.log"), CONFIG, &link("b.log", "b.log")), "", "a loop is found by who opens it");
+    // The signer's own, and the gateway's.
+    let config = |from: &str, to: &str| {
+        assert!(CONFIG.contains(from));
+        CONFIG.replace(from, to)
+    };
+    let listens = |path: &str| config("unix:s.sock", &format!("unix:{path}"));
+    says(refused("", &listens("l.db"), &none), "signer.ledger", "signer.listen", "keygate.toml:9:10");
+    says(refused("", &listens("l.db.lock"), &none), "the lock of signer.ledger", "signer.listen", "keygate.toml:9:10");
+    says(refused("", &listens("state/a/../admin.sock"), &none), "signer.listen", "admin.listen", "keygate.toml:8:10");
+    says(refused("", &config("sqlite:l.db", "sqlite:dev.key"), &none), "signer.ledger", "signer.keys.dev", "");
+    says(
+        refused("", &config("sqlite:l.db", "sqlite:s.sock/l.db"), &none),
+        "signer.ledger is below signer.listen",
+        "which is a file",
+        "",
+    );
+    let two = config("\"unix:s.sock\"", "[\"unix:a\", \"unix:b/../a\"]");
+    says(refused("", &two, &none), "signer.listen and signer.listen", "", "keygate.toml:8:10");
+    // What is only read may be read twice, and a signer alone has no state folder.
+    let shared = config(r#""a.key" }"#, r#""a.key" }, { cert = "./a.crt", key = "a.key" }"#);
+    assert_eq!(refused("", &shared, &none), "");
+    assert_eq!(refused("", "[signer]\nlisten = \"unix:state/lock\"\nledger = \"sqlite:l.db\"\n", &none), "");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Changes to what is live: reloads, weights, listeners that come and go. One at a time, each whole or not at all.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -95,7 +97,7 @@ pub enum WeightsError {
     Changed(String),
     /// They could not be kept.
     #[error("{0}")]
-    NotKept(#[from] std::io::Error),
+    NotKept(#[from] io::Error),
 }
 
 /// What a start needs, made whole before anything is served.
@@ -117,7 +119,7 @@ pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<(Pre
     let mut weights = Weights::load(state_dir).map_err(|error| error.to_string())?;
     let dropped = weights.reconcile(&config);
     let warnings = warnings(&loaded);
-    let access_log = AccessLog::open(&config.access_log.path).map_err(|error| error.to_string())?;
+    let access_log = open_access_log(&config)?;
     let snapshot = carried.build(loaded, &weights, None)?;
     resolve(&snapshot).await;
     let (_, listening) = listeners(&config, &[])?;
@@ -171,7 +173,7 @@ impl Control {
     }
 
     /// Where clients can connect: listener and address.
-    pub async fn addresses(&self) -> Vec<(String, std::net::SocketAddr)> {
+    pub async fn addresses(&self) -> Vec<(String, SocketAddr)> {
         self.change.lock().await.listening.iter().map(|l| (l.listener.to_string(), l.address)).collect()
     }
 
@@ -223,11 +225,11 @@ impl Control {
         let before = self.live.snapshot();
         let snapshot = change.carried.build(loaded, &weights, Some(&before))?;
         resolve(&snapshot).await;
-        let log_path = &config.access_log.path;
-        let access_log = if *log_path == before.loaded.config.access_log.path {
+        let log_path = &config.access_log.path.value;
+        let access_log = if *log_path == before.loaded.config.access_log.path.value {
             None
         } else {
-            Some(Arc::new(AccessLog::open(log_path).map_err(|error| error.to_string())?))
+            Some(Arc::new(open_access_log(&config)?))
         };
         let (kept, fresh) = listeners(&config, &change.listening)?;
         if !dropped.is_empty() {
@@ -334,7 +336,9 @@ fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, So
                 None => {
                     let bound = match current.iter().find(|l| l.configured == *address && address.port() != 0) {
                         Some(other) => other.renamed(name),
-                        None => Listening::bind(name, *address).map_err(|error| error.to_string())?,
+                        None => {
+                            Listening::bind(name, *address).map_err(|error| in_the_way(&error, *address, current))?
+                        }
                     };
                     fresh.push(Arc::new(bound));
                 }
@@ -344,12 +348,32 @@ fn listeners(config: &Config, current: &[Arc<Listening>]) -> Result<(Sockets, So
     Ok((kept, fresh))
 }
 
+/// Why an address cannot be bound, and by whom if it is this gateway: closing that socket first would lose whoever is in
+/// its queue, and the address, should the other not be had then.
+fn in_the_way(error: &io::Error, address: SocketAddr, current: &[Arc<Listening>]) -> String {
+    let ours = |l: &&Arc<Listening>| keygate_config::overlap(l.address, address);
+    match current.iter().find(ours).filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+        Some(ours) => format!(
+            "cannot bind {address}: this gateway's listener {:?} is bound to {}, and gives it up with a restart only",
+            ours.listener, ours.address
+        ),
+        None => error.to_string(),
+    }
+}
+
 /// A gateway without listeners is a file that is still being written, or meant for the signer alone.
 fn needs_listeners(loaded: &Loaded) -> Result<(), String> {
     if loaded.config.listeners.is_empty() {
         return Err(format!("{} has no listeners", loaded.source.path.display()));
     }
     Ok(())
+}
+
+fn open_access_log(config: &Config) -> Result<AccessLog, String> {
+    if let Some(path) = config.access_log.file() {
+        keygate_config::files::check_log(path).map_err(|why| format!("cannot open the access log {why}"))?;
+    }
+    AccessLog::open(&config.access_log.path).map_err(|error| error.to_string())
 }
 
 fn admin_token(config: &Config) -> Result<Option<Arc<String>>, String> {
@@ -387,7 +411,7 @@ async fn resolve(snapshot: &Snapshot) {
 }
 
 /// A folder that only its owner can look into.
-fn create_private_dir(path: &Path) -> std::io::Result<()> {
+fn create_private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

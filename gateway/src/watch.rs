@@ -55,7 +55,7 @@ pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
             }
         }
         // Before anything is waited for: what changed while nobody watched has changed as well.
-        let (now, all) = seen.next(&files, |file| std::fs::read(file));
+        let (now, all) = seen.next(&files, keygate_config::files::read);
         if now != seen {
             seen = now;
             let _ = control.reload().await;
@@ -81,7 +81,7 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
 pub(crate) fn seen(loaded: &Loaded) -> Seen {
     let files = files(loaded);
     let text = loaded.source.text.as_bytes();
-    let read = |file: &Path| if *file == files[0] { Ok(text.to_vec()) } else { std::fs::read(file) };
+    let read = |file: &Path| if *file == files[0] { Ok(text.to_vec()) } else { keygate_config::files::read(file) };
     Seen::default().next(&files, read).0
 }
 

@@ -1,12 +1,13 @@
 //! Weights set while traffic flows, kept across restarts.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use keygate_config::{At, Config, Route};
+use keygate_config::{At, Config, MAX_WEIGHT, MOST_BACKENDS, Route, files};
 use serde::{Deserialize, Serialize};
 
 /// Live weights by route, as `state_dir/weights.json` keeps them.
@@ -22,6 +23,22 @@ pub struct Weights {
 struct Entry {
     live: BTreeMap<String, u32>,
     file: BTreeMap<String, u32>,
+}
+
+impl Entry {
+    /// Whether they can be laid out as a table: somebody may have written them by hand.
+    fn check(&self) -> Result<(), String> {
+        if self.live.len() > MOST_BACKENDS {
+            return Err(format!("it has more than {MOST_BACKENDS} backends"));
+        }
+        if let Some((upstream, _)) = self.live.iter().find(|(_, weight)| **weight > MAX_WEIGHT) {
+            return Err(format!("the weight of {upstream:?} is above {MAX_WEIGHT}"));
+        }
+        if self.live.values().all(|weight| *weight == 0) {
+            return Err("all its weights are 0".into());
+        }
+        Ok(())
+    }
 }
 
 /// A state folder that no other gateway has while this lives: two would write over each other's weights.
@@ -58,11 +75,18 @@ impl Weights {
     /// When there is a file that cannot be read or understood: guessing at weights moves traffic.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join("weights.json");
-        let routes = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                let why = format!("{}: {error}; mend or remove the file", path.display());
-                io::Error::new(io::ErrorKind::InvalidData, why)
-            })?,
+        let broken = |why: &dyn Display| {
+            let why = format!("{}: {why}; mend or remove the file", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        };
+        let routes = match files::read(&path) {
+            Ok(bytes) => {
+                let routes: BTreeMap<String, Entry> = serde_json::from_slice(&bytes).map_err(|error| broken(&error))?;
+                for (name, entry) in &routes {
+                    entry.check().map_err(|why| broken(&format!("route {name:?}: {why}")))?;
+                }
+                routes
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
         };
@@ -195,5 +219,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("weights.json"), "{").unwrap();
         assert!(Weights::load(dir.path()).unwrap_err().to_string().contains("weights.json"));
+        // What would be a table without end, or none.
+        let many: Vec<String> = (0..65).map(|n| format!("\"u{n}\": 1")).collect();
+        for (live, why) in [
+            (r#""blue": 4000000000, "green": 1"#, "the weight of \"blue\" is above 10000"),
+            (r#""blue": 0, "green": 0"#, "all its weights are 0"),
+            ("", "all its weights are 0"),
+            (&many.join(", "), "it has more than 64 backends"),
+        ] {
+            let kept = format!(r#"{{ "r": {{ "live": {{ {live} }}, "file": {{ "blue": 90, "green": 10 }} }} }}"#);
+            fs::write(dir.path().join("weights.json"), kept).unwrap();
+            let refused = Weights::load(dir.path()).unwrap_err().to_string();
+            assert!(refused.contains(&format!("weights.json: route \"r\": {why}; mend or remove")), "{refused}");
+        }
+        fs::remove_file(dir.path().join("weights.json")).unwrap();
+        fs::create_dir(dir.path().join("weights.json")).unwrap();
+        let refused = Weights::load(dir.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("weights.json: not a regular file"), "{refused}");
     }
 }

@@ -21,15 +21,11 @@ pub struct Args {
     /// The port for https; another free one is taken when it is in use.
     #[arg(long, default_value_t = 8443)]
     https_port: u16,
-    /// The port for http, which redirects to https; another free one is taken when it is in use.
-    #[arg(long, default_value_t = 8080)]
-    http_port: u16,
 }
 
 /// What the demo listens at.
 struct Ports {
     https: u16,
-    http: u16,
     blue: SocketAddr,
     green: SocketAddr,
 }
@@ -46,7 +42,7 @@ async fn run(args: &Args) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("keygate-demo-").permissions(private).tempdir()?;
     let blue = services::start("blue").await?;
     let green = services::start("green").await?;
-    let ports = Ports { https: free(args.https_port)?, http: free(args.http_port)?, blue, green };
+    let ports = Ports { https: free(args.https_port)?, blue, green };
     write_files(dir.path(), &ports)?;
 
     let loaded = output::load(&dir.path().join("keygate.toml"))?;
@@ -98,7 +94,7 @@ fn write_files(dir: &Path, ports: &Ports) -> Result<(), Failed> {
     Ok(())
 }
 
-fn config(Ports { https, http, blue, green }: &Ports) -> String {
+fn config(Ports { https, blue, green }: &Ports) -> String {
     format!(
         r#"# The demo's own file: change it while the demo runs, and see.
 [access_log]
@@ -109,10 +105,6 @@ bind = ["127.0.0.1:{https}"]
 security_headers = "standard"
 [listeners.https.tls]
 certificates = [{{ cert = "demo.crt", key = "demo.key" }}]
-
-[listeners.http]
-bind = ["127.0.0.1:{http}"]
-redirect = "https"
 
 [upstreams.blue]
 servers = ["{blue}"]
@@ -169,7 +161,7 @@ policy = "payouts"
 fn print_guide(dir: &TempDir, ports: &Ports, address: &str) {
     let dir = dir.path().display();
     let keygate = std::env::current_exe().map_or("keygate".to_owned(), |path| path.display().to_string());
-    let Ports { https, http, .. } = ports;
+    let https = ports.https;
     output::line(format!(
         r#"keygate is running: a TLS edge in front of two services, blue and green, and a signer with a fresh key.
 Everything is in {dir}; Ctrl-C stops it and removes the folder. In another terminal:
@@ -183,9 +175,8 @@ Everything is in {dir}; Ctrl-C stops it and removes the folder. In another termi
    {keygate} weights set hello blue=0 green=100 -c $D/keygate.toml
    {keygate} status -c $D/keygate.toml
 
-3. Run into a rate limit (10 a second, 20 more at once), and into the redirect to https.
+3. Run into a rate limit (10 a second, 20 more at once).
    curl -s -o /dev/null -w '%{{http_code}} ' --cacert $D/ca.crt "https://localhost:{https}/limited?[1-30]"; echo
-   curl -i http://localhost:{http}/
 
 4. Have a transaction signed by {address}; ask twice, and get the same bytes.
    curl -s --unix-socket $D/state/signer.sock http://signer/v1/keys/dev/transactions \

@@ -1,6 +1,7 @@
 //! Where the gateway is administered: who may, and who may not.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -19,6 +20,44 @@ fn over_tcp(home: &Home, origin: &Origin) -> (Edge, u16) {
     let mut edge = Edge { keygate: home.start("gateway"), home: home.clone(), http, https: 0 };
     edge.keygate.wait_until(SOON, "the gateway serves", |_| std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     (edge, port)
+}
+
+#[test]
+fn those_who_ask_nothing_take_nothing_from_the_clients() {
+    let (origin, home, port) = (Origin::start("blue"), Home::new(""), free_port());
+    home.secret("admin.token", TOKEN);
+    let admin = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\ntoken_file = \"admin.token\"\n");
+    let rest = format!("[process]\nworkers = 1\n{admin}");
+    let simple = Simple { servers: &[origin.server()], rest: &rest, ..Simple::default() };
+    let http = free_port();
+    home.config(&simple.toml().replace("$HTTP", &http.to_string()));
+    let limited = format!("ulimit -n 100; exec {} gateway -c keygate.toml", env!("CARGO_BIN_EXE_keygate"));
+    let mut keygate = home.spawn(&mut home.command_of("bash", ["-c", &limited]));
+    keygate.wait_until(SOON, "the gateway serves", |_| std::net::TcpStream::connect(("127.0.0.1", http)).ok());
+    let begin = Instant::now();
+    let half_heads: Vec<Client> = (0..150)
+        .map(|_| {
+            let mut client = Client::connect(port);
+            client.send("GET /v1/status HTTP/1.1\r\nHost: a");
+            client
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(Client::connect(http).get("/").status, 200);
+    }
+    assert!(!keygate.stderr().contains("cannot accept"), "{}", keygate.stderr());
+    drop(half_heads);
+    // Whoever is silent is let go.
+    let mut silent = Client::connect(port);
+    silent.send("GET /v1/status HTTP/1.1\r\n");
+    assert_eq!(silent.rest(), b"");
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    assert_eq!(call(port, "/health", "").status, 200);
+    // Nor does a body that does not come hold one.
+    let authorised = format!("Authorization: Bearer {TOKEN}");
+    let mut slow = Client::connect(port);
+    slow.send(format!("PUT /v1/routes/all/weights HTTP/1.1\r\nHost: a\r\n{authorised}\r\nContent-Length: 9\r\n\r\n{{"));
+    assert_eq!(slow.reply().status, 408);
 }
 
 fn call(port: u16, path: &str, authorization: &str) -> super::Reply {

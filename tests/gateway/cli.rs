@@ -197,12 +197,38 @@ fn what_a_start_refuses_check_refuses() {
             assert!(done.stderr.contains(why), "{command} should say {why}: {}", done.stderr);
         }
     }
+    // A pipe that nobody writes to, or reads from, is waited for by neither.
+    for (listener, rest) in [
+        ("[listeners.http.tls]\ncertificates = [{ cert = \"pipe\", key = \"pipe\" }]", ""),
+        ("", "access_log.path = \"pipe\""),
+    ] {
+        let home = Home::new(&format!("{rest}\n{}", toml(listener, "")));
+        let mode = 0o600.into();
+        rustix::fs::mknodat(rustix::fs::CWD, home.path("pipe"), rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        for command in ["check", "gateway"] {
+            let done = home.run([command]);
+            assert_eq!(done.code, 1, "{command} with {rest:?}: {}", done.output());
+            assert!(done.stderr.contains("/pipe: n"), "{command}: {}", done.stderr);
+        }
+    }
     // And it makes nothing.
     let home = Home::new(&toml("", ""));
     assert_eq!(home.run(["check"]).success(), "keygate.toml: ok\n");
     let made: Vec<_> =
         std::fs::read_dir(home.path(".")).expect("a folder").map(|f| f.expect("a file").file_name()).collect();
     assert_eq!(made, ["keygate.toml"]);
+}
+
+#[test]
+fn what_a_start_accepts_check_accepts() {
+    let origin = Origin::start("blue");
+    let rest = "[access_log]\npath = \"state/access.log\"";
+    let simple = Simple { servers: &[origin.server()], rest, ..Simple::default() };
+    let checked = Home::new(&simple.toml().replace("$HTTP", "0")).run(["check"]);
+    assert_eq!(checked.success(), "keygate.toml: ok\n");
+    let edge = simple.start();
+    assert_eq!(edge.client().get("/").status, 200);
+    assert!(edge.home.path("state/access.log").exists());
 }
 
 #[test]

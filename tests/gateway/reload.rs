@@ -233,6 +233,27 @@ fn listeners_come_and_go() {
 }
 
 #[test]
+fn an_address_that_is_our_own_in_another_width_is_refused_and_said() {
+    let origin = Origin::start("blue");
+    let simple = Simple { servers: &[origin.server()], ..Simple::default() };
+    let edge = simple.start();
+    let (narrow, wide) = (format!("127.0.0.1:{}", edge.http), format!("0.0.0.0:{}", edge.http));
+    edge.config(&simple.toml().replace("127.0.0.1:$HTTP", &wide));
+    let refused = edge.home.run(["reload"]);
+    assert_eq!(refused.code, 1, "{}", refused.output());
+    let said =
+        format!("cannot bind {wide}: this gateway's listener \"http\" is bound to {narrow}, and gives it up with");
+    assert!(refused.stderr.contains(&said), "{}", refused.stderr);
+    assert_eq!(edge.client().get("/").status, 200);
+    // Somebody else's is not ours.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = other.local_addr().expect("bound");
+    edge.config(&format!("{}\n[listeners.other]\nbind = [\"{taken}\"]\n", simple.toml()));
+    let refused = edge.home.run(["reload"]);
+    assert!(refused.stderr.contains(&format!("cannot bind {taken}: Address already in use")), "{}", refused.stderr);
+}
+
+#[test]
 fn a_listener_renamed_under_load_loses_no_connection() {
     let origin = Origin::start("blue");
     let simple = Simple { servers: &[origin.server()], ..Simple::default() };

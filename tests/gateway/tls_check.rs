@@ -1,7 +1,7 @@
 //! What `keygate check` says of certificates, and what a start makes of them.
 
 use super::{Simple, TLS, tls_home};
-use crate::support::{Ca, Home};
+use crate::support::{Ca, Home, SOON};
 
 /// A file that would serve, were its certificate any good.
 fn with_certificate(break_it: impl FnOnce(&Ca, &Home)) -> Home {
@@ -49,6 +49,10 @@ fn an_expired_one_and_one_that_is_not_valid_yet() {
     };
     let expired = with_certificate(|ca, home| write(home, &ca.expired(&["example.com"])));
     check_says(&expired, "tls/site.crt: expired at 2021-01-01T00:00:00Z");
+    // A start serves it all the same: some clients look past it, and none could look at nothing.
+    let mut serving = expired.start("gateway");
+    serving.wait_until(SOON, "it serves", |p| p.stderr().contains("listening").then_some(()));
+    assert!(serving.stderr().contains("tls/site.crt: expired at 2021-01-01T00:00:00Z"), "{}", serving.stderr());
     let early = with_certificate(|ca, home| write(home, &ca.not_yet_valid(&["example.com"])));
     check_says(&early, "tls/site.crt: is not valid before 2100-01-01T00:00:00Z");
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -15,10 +15,14 @@ use axum::{Json, Router};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::views;
 use crate::control::{Control, WeightsError};
 use crate::problem::{CONTENT_TYPE, Problem};
+
+/// A request's body, in bytes: the weights of 64 backends are far below.
+const BODY_SIZE: usize = 64 << 10;
 
 #[derive(Clone)]
 struct Api {
@@ -27,7 +31,12 @@ struct Api {
     needs_token: bool,
 }
 
-pub(super) fn router(control: Arc<Control>, draining: watch::Receiver<bool>, needs_token: bool) -> Router {
+pub(super) fn router(
+    control: Arc<Control>,
+    draining: watch::Receiver<bool>,
+    needs_token: bool,
+    body: Duration,
+) -> Router {
     let api = Api { control, draining, needs_token };
     Router::new()
         .route("/v1/status", get(status))
@@ -37,6 +46,7 @@ pub(super) fn router(control: Arc<Control>, draining: watch::Receiver<bool>, nee
         .route("/v1/certificates", get(certificates))
         .route("/v1/reload", post(reload))
         .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(body, whole_body))
         .layer(middleware::from_fn_with_state(api.clone(), authorise))
         // A probe carries no token.
         .route("/health", get(health))
@@ -65,6 +75,16 @@ async fn authorise(State(api): State<Api>, request: Request, next: Next) -> Resp
         }
     }
     next.run(request).await
+}
+
+/// Has a request's body before it is looked at: no caller keeps a connection by sending it for ever.
+async fn whole_body(State(patience): State<Duration>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match timeout(patience, to_bytes(body, BODY_SIZE)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(_)) => problem(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "a body has 64 KiB at most"),
+        Err(_) => problem(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long"),
+    }
 }
 
 async fn status(State(api): State<Api>) -> Response {

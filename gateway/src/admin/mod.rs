@@ -1,6 +1,7 @@
 //! The admin API: what is live, and changes to it.
 
 mod api;
+mod listen;
 mod views;
 
 use std::io;
@@ -12,6 +13,7 @@ use keygate_config::Address;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use self::listen::Limits;
 use crate::control::Control;
 
 /// Where the admin API is bound.
@@ -57,11 +59,15 @@ async fn bind_unix(path: &Path) -> io::Result<Bound> {
 
 /// Serves the admin API until the task is dropped.
 pub(crate) async fn serve(bound: Bound, control: Arc<Control>, draining: watch::Receiver<bool>) {
-    let served = match bound {
-        Bound::Unix(listener, _file) => axum::serve(listener, api::router(control, draining, false)).await,
-        Bound::Tcp(listener) => axum::serve(listener, api::router(control, draining, true)).await,
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the admin API has ended");
+    let limits = Limits::default();
+    match bound {
+        Bound::Unix(listener, _file) => {
+            let router = api::router(control, draining, false, limits.body);
+            listen::serve(listener, router, limits).await;
+        }
+        Bound::Tcp(listener) => {
+            let router = api::router(control, draining, true, limits.body);
+            listen::serve(listener, router, limits).await;
+        }
     }
 }
