@@ -20,6 +20,8 @@ use crate::control::Control;
 const QUIET: Duration = Duration::from_millis(200);
 /// And after so long in any case.
 const LATEST: Duration = Duration::from_secs(1);
+/// Not every change is told of, a link's target in another folder or a folder made anew: files are looked at this often.
+const LOOK: Duration = Duration::from_secs(10);
 /// A file that could not be read is tried again after so long: nothing else may say that it can be now.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -61,7 +63,7 @@ pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
             let _ = control.reload().await;
             continue;
         }
-        let patience = if all { Duration::MAX } else { AGAIN };
+        let patience = if all { LOOK } else { AGAIN };
         match tokio::time::timeout(patience, next(&mut events)).await {
             Ok(Some(_)) => {}
             Ok(None) => return,

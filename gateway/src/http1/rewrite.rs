@@ -15,8 +15,11 @@ pub struct Lines<'a> {
 }
 
 impl Fields for Lines<'_> {
+    /// Not those that `Connection` names: they go no further, and must not count for anything here.
     fn each(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|field| (field.name(self.head), field.value(self.head)))
+        let options = self.has_options();
+        let stays = move |field: &&Field| !options || !self.names(field);
+        self.fields.iter().filter(stays).map(|field| (field.name(self.head), field.value(self.head)))
     }
 }
 

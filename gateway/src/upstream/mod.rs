@@ -83,6 +83,12 @@ impl ServerState {
         !self.addresses.load().is_empty()
     }
 
+    /// How many addresses are known of it.
+    #[must_use]
+    pub fn addresses(&self) -> usize {
+        self.addresses.load().len()
+    }
+
     /// One of its addresses, in turn.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {

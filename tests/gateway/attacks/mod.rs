@@ -158,7 +158,7 @@ fn judge(edge: &Edge, (row, verdict): Row) -> Option<&'static str> {
         }
         Served(requests) => {
             replies(&mut client, requests);
-            let _ = client.end_of_input();
+            client.end_of_input();
             None
         }
         Closed(status) => {

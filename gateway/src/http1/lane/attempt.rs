@@ -29,6 +29,8 @@ pub(super) struct Answered {
     pub(super) head: ResponseHead,
     pub(super) fields: Vec<Field>,
     pub(super) bytes: Vec<u8>,
+    /// Whether the rest of the request can follow.
+    pub(super) open: bool,
 }
 
 /// Why there is none.
@@ -84,6 +86,8 @@ pub(super) struct Attempt<'a, 'c, 'b> {
     pub(super) began: Instant,
     /// The last time that anything moved towards the server.
     pub(super) since: Instant,
+    /// Whether the server has given an interim answer.
+    pub(super) spoke: bool,
     /// Whether the server takes what it is sent.
     pub(super) open: bool,
 }
@@ -92,8 +96,8 @@ impl Attempt<'_, '_, '_> {
     /// Waits for the head of the answer; interim ones are passed on. `came` is a buffer, which the answer takes along.
     pub(super) async fn run(mut self, mut came: Vec<u8>) -> (Result<Answered, Failure>, usize) {
         let answered = self.answer(&mut came).await;
-        let sent = self.sent;
-        (answered.map(|(head, fields)| Answered { head, fields, bytes: came }), sent)
+        let (sent, open) = (self.sent, self.open);
+        (answered.map(|(head, fields)| Answered { head, fields, bytes: came, open }), sent)
     }
 
     async fn answer(&mut self, came: &mut Vec<u8>) -> Result<(ResponseHead, Vec<Field>), Failure> {
@@ -115,6 +119,7 @@ impl Attempt<'_, '_, '_> {
                 }
                 // The answer itself is not waited for any longer because of it.
                 came.drain(..head.len);
+                (self.expects, self.spoke) = (false, true);
             }
         }
     }
@@ -131,10 +136,12 @@ impl Attempt<'_, '_, '_> {
         match poll_read_buf(Pin::new(&mut *self.server), cx, came) {
             Poll::Ready(Ok(0)) => {
                 let error = io::ErrorKind::UnexpectedEof.into();
-                Poll::Ready(Err(Failure::Closed { error, silent: came.is_empty() }))
+                Poll::Ready(Err(Failure::Closed { error, silent: came.is_empty() && !self.spoke }))
             }
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Failure::Closed { error, silent: came.is_empty() })),
+            Poll::Ready(Err(error)) => {
+                Poll::Ready(Err(Failure::Closed { error, silent: came.is_empty() && !self.spoke }))
+            }
             Poll::Pending => self.poll_deadline(cx),
         }
     }
@@ -152,7 +159,8 @@ impl Attempt<'_, '_, '_> {
             return Ok(());
         }
         let moved = self.upload.poll(cx, &mut self.client.io, self.server, &mut self.client.input);
-        if std::mem::take(&mut self.upload.moved) {
+        // Who was asked to wait and sends what has no content has not begun.
+        if std::mem::take(&mut self.upload.moved) && !(self.expects && self.upload.content == 0) {
             self.since = Instant::now();
         }
         match moved {
@@ -179,9 +187,9 @@ impl Attempt<'_, '_, '_> {
             (self.since + self.bounds.server.first_byte.0, Failure::Late)
         };
         if let Some(since) = self.client.half_closed
-            && since + HALF_CLOSED < by
+            && since.max(self.since) + HALF_CLOSED < by
         {
-            (by, late) = (since + HALF_CLOSED, Failure::Gone("ConnectionClosed"));
+            (by, late) = (since.max(self.since) + HALF_CLOSED, Failure::Gone("ConnectionClosed"));
         }
         self.client.timer.poll(cx, by).map(|()| Err(late))
     }

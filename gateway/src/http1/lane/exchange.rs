@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,6 +37,8 @@ use crate::upstream::Upstream;
 
 /// Attempts at an upstream's servers, in all.
 const MAX_ATTEMPTS: usize = 5;
+/// Addresses of a server's name that are tried for one connection.
+const MOST_ADDRESSES: usize = 4;
 
 /// What becomes of the connection.
 pub(super) enum After {
@@ -211,7 +215,10 @@ impl Exchange<'_> {
             let mut server = match pooled {
                 Some(server) => server,
                 None => match self.connect(&upstream, place, address).await {
-                    Ok(server) => server,
+                    Ok((server, address)) => {
+                        self.told.server = Some(address);
+                        server
+                    }
                     Err(error) if !is_theirs(&error) => return Err(NoAnswer::Instead(exhausted())),
                     Err(error) => {
                         tried.push(place);
@@ -240,16 +247,20 @@ impl Exchange<'_> {
                 expects: self.lines().first(Name::Expect).is_some(),
                 began: self.started,
                 since: now,
+                spoke: false,
                 open: true,
             };
             let (answered, sent) = attempt.run(self.lane.buffers.take()).await;
+            let all_sent = sent == request.len();
             self.lane.buffers.put(request);
             match answered {
                 Ok(answered) if answered.head.status == 101 && !upgrade => {
                     return Err(self.malformed(&upstream, Malformed::StatusLine));
                 }
-                Ok(answered) => {
+                Ok(mut answered) => {
                     self.told.first_byte = Some(self.started.elapsed());
+                    // A request that has a hole is not gone on with.
+                    answered.open &= all_sent;
                     return Ok((server, answered));
                 }
                 // RFC 9112, 9.3.1: it had been closed before the request came, and nothing is lost by asking again.
@@ -269,27 +280,41 @@ impl Exchange<'_> {
         Bounds { client: self.listener.timeouts, limits: self.listener.limits, server: upstream.timeouts }
     }
 
-    async fn connect(&mut self, upstream: &Upstream, place: usize, address: SocketAddr) -> io::Result<TcpStream> {
+    /// Opens a connection to a server, by one of its addresses: the next ones are tried before the server is given up.
+    async fn connect(
+        &mut self,
+        upstream: &Upstream,
+        place: usize,
+        first: SocketAddr,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
         let server = &upstream.servers[place];
-        match connect(address, upstream.timeouts.connect.0).await {
-            Ok(stream) => {
-                server.succeeded();
-                Ok(stream)
+        let mut address = first;
+        for left in (0..server.addresses().clamp(1, MOST_ADDRESSES)).rev() {
+            let error = match connect(address, upstream.timeouts.connect.0).await {
+                Ok(stream) => {
+                    server.succeeded();
+                    return Ok((stream, address));
+                }
+                Err(error) => error,
+            };
+            if !is_theirs(&error) {
+                tracing::warn!(%error, "no connection to a server can be opened");
+                self.told.error = Some("Internal SocketError".to_owned());
+                return Err(error);
             }
-            Err(error) => {
-                if !is_theirs(&error) {
-                    tracing::warn!(%error, "no connection to a server can be opened");
-                    self.told.error = Some("Internal SocketError".to_owned());
+            self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
+            self.told.error = Some(format!("Upstream {}", kind_of(&error)));
+            match server.address().filter(|_| left > 0) {
+                Some(next) => address = next,
+                None => {
+                    if server.failed() {
+                        tracing::warn!(upstream = upstream.name, server = %address, %error, "server left out");
+                    }
                     return Err(error);
                 }
-                if server.failed() {
-                    tracing::warn!(upstream = upstream.name, server = %address, %error, "server left out");
-                }
-                self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
-                self.told.error = Some(format!("Upstream {}", kind_of(&error)));
-                Err(error)
             }
         }
+        Err(io::ErrorKind::AddrNotAvailable.into())
     }
 
     /// Passes an answer on, while the rest of the request goes the other way.
@@ -300,7 +325,7 @@ impl Exchange<'_> {
         mut server: TcpStream,
         answered: Answered,
     ) -> After {
-        let Answered { head, fields, bytes } = answered;
+        let Answered { head, fields, bytes, open } = answered;
         let (body, coding, framing): (_, _, Option<&[u8]>) = match head.framing {
             response::Framing::Length(length) => (Some(Body::new(Framing::Length(length))), Coding::Same, None),
             // RFC 9112, 6.1: who asks in 1.0 knows no chunks. The body ends with the connection.
@@ -312,7 +337,7 @@ impl Exchange<'_> {
             response::Framing::UntilClose => (None, Coding::IntoChunks, Some(b"transfer-encoding: chunked\r\n")),
         };
         let ends = self.head.http10 && (body.is_none() || coding == Coding::OutOfChunks);
-        self.keep &= upload.has_ended() && client.half_closed.is_none() && !ends;
+        self.keep &= open && upload.has_ended() && client.half_closed.is_none() && !ends;
         let upstream = self.decision.upstream.clone();
         let mut download = Pump::new(body, coding, u64::MAX, &self.lane.buffers);
         let mut out = self.lane.buffers.take();
@@ -346,7 +371,7 @@ impl Exchange<'_> {
             began: self.started,
             since: self.started,
             surplus: Vec::new(),
-            open: true,
+            open,
         };
         let done = poll_fn(|cx| relay.poll(cx)).await;
         let (open, surplus) = (relay.open, surplus || !relay.surplus.is_empty());
@@ -363,31 +388,36 @@ impl Exchange<'_> {
         if let Some(address) = self.told.server.filter(|_| head.keep_alive && open && sent && !surplus) {
             self.lane.pool.put(address, server, Instant::now(), upstream.timeouts.idle.0);
         }
-        if self.keep { After::Next } else { After::Close { unread: !sent } }
+        // What the client has sent ahead is unread, too.
+        if self.keep { After::Next } else { After::Close { unread: !sent || !client.input.is_empty() } }
     }
 
     /// After 101, bytes pass as they are, both ways, until both have ended.
     async fn tunnel(&mut self, client: &mut Client<'_>, mut server: TcpStream, answered: &Answered) -> After {
-        let Answered { head, fields, bytes } = answered;
+        let Answered { head, fields, bytes, .. } = answered;
         let mut out = self.lane.buffers.take();
         let lines = Lines { head: &bytes[..head.len], fields };
         write::response(&mut out, head, &lines, &self.edits(), Told::Upgrade, None);
         out.extend_from_slice(&bytes[head.len..]);
         self.told.status = 101;
-        let early = std::mem::take(&mut client.input);
-        let tunnel = async {
-            client.write(&out, self.listener.timeouts.send.0).await?;
-            tokio::io::AsyncWriteExt::write_all(&mut server, &early).await?;
-            tokio::io::copy_bidirectional(&mut client.io, &mut server).await
+        let Some(upstream) = self.decision.upstream.clone() else { return After::Gone };
+        let lane = self.lane;
+        let pump = || Pump::new(None, Coding::Same, u64::MAX, &lane.buffers);
+        let (mut up, mut down) = (pump(), pump());
+        up.prime(std::mem::take(&mut client.input));
+        down.prime(out);
+        let mut tunnel = Tunnel {
+            client,
+            server: &mut server,
+            up: (&mut up, false),
+            down: (&mut down, false),
+            silence: upstream.timeouts.first_byte.0,
+            since: Instant::now(),
         };
-        match tunnel.await {
-            Ok((up, down)) => {
-                self.told.bytes_in = up + early.len() as u64;
-                self.told.bytes_out = down + (bytes.len() - head.len) as u64;
-            }
-            Err(error) => self.told.error = Some(format!("Tunnel {}", kind_of(&error))),
+        if let Err(why) = poll_fn(|cx| tunnel.poll(cx)).await {
+            self.told.error = Some(why.to_owned());
         }
-        self.lane.buffers.put(out);
+        (self.told.bytes_in, self.told.bytes_out) = (up.content, down.content);
         After::Gone
     }
 
@@ -564,11 +594,46 @@ impl Relay<'_, '_, '_> {
         };
         if let Some(since) = self.client.half_closed
             && self.download.waiting == Waiting::Read
-            && since + HALF_CLOSED < by
+            && since.max(self.since) + HALF_CLOSED < by
         {
-            (by, late) = (since + HALF_CLOSED, "Downstream ConnectionClosed");
+            (by, late) = (since.max(self.since) + HALF_CLOSED, "Downstream ConnectionClosed");
         }
         self.client.timer.poll(cx, by).map(|()| Err(late))
+    }
+}
+
+/// A connection that HTTP has been left on, both ways.
+struct Tunnel<'a, 'c, 'b> {
+    client: &'a mut Client<'c>,
+    server: &'a mut TcpStream,
+    /// To the server, and whether it has been told of the end.
+    up: (&'a mut Pump<'b>, bool),
+    /// To the client, and whether it has been told of the end.
+    down: (&'a mut Pump<'b>, bool),
+    /// How long both may be silent.
+    silence: Duration,
+    since: Instant,
+}
+
+impl Tunnel<'_, '_, '_> {
+    /// Ready when both directions have ended.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        let mut surplus = Vec::new();
+        let io = &mut self.client.io;
+        if !self.up.1 && self.up.0.poll(cx, io, self.server, &mut surplus).map_err(|_| "Tunnel Closed")?.is_ready() {
+            self.up.1 = Pin::new(&mut *self.server).poll_shutdown(cx).is_ready();
+        }
+        if !self.down.1 && self.down.0.poll(cx, self.server, io, &mut surplus).map_err(|_| "Tunnel Closed")?.is_ready()
+        {
+            self.down.1 = Pin::new(io).poll_shutdown(cx).is_ready();
+        }
+        if self.up.1 && self.down.1 {
+            return Poll::Ready(Ok(()));
+        }
+        if std::mem::take(&mut self.up.0.moved) | std::mem::take(&mut self.down.0.moved) {
+            self.since = Instant::now();
+        }
+        self.client.timer.poll(cx, self.since + self.silence).map(|()| Err("Tunnel ReadTimedout"))
     }
 }
 

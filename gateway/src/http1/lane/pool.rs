@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -26,8 +28,10 @@ impl Pool {
         let idle = pool.get_mut(&server)?;
         let now = Instant::now();
         while let Some(Idle { stream, until }) = idle.pop() {
-            // Who has not been asked has nothing to say: bytes, like an end, are a reason to leave it.
-            let silent = matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            // Who has not been asked has nothing to say: bytes, like an end, are a reason to leave it. The system is
+            // asked: the runtime knows only what it knew when it last waited.
+            let peeked = recv(&stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+            let silent = matches!(peeked, Err(Errno::AGAIN));
             if silent && now < until {
                 return Some(stream);
             }
