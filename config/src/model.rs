@@ -360,7 +360,7 @@ pub struct Upstream {
 pub struct UpstreamTimeouts {
     /// To accept a connection.
     pub connect: Period,
-    /// To begin its response, and between two parts of it.
+    /// To begin its response, and between two parts of it. After an upgrade, how long both may be silent.
     pub first_byte: Period,
     /// To take more of a request.
     pub send: Period,

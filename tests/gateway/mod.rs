@@ -13,6 +13,7 @@ mod forwarding;
 mod front_door;
 mod headers;
 mod http;
+mod lane;
 mod limits;
 mod listeners;
 mod live;

@@ -576,16 +576,18 @@ impl Relay<'_, '_, '_> {
             Poll::Ready(Err(_)) => return Poll::Ready(Err("Upstream InvalidHTTPBody")),
             Poll::Pending => {}
         }
-        if self.open && !self.upload.is_done() {
-            if let Poll::Ready(Err(_)) = self.upload.poll(cx, &mut self.client.io, self.server, &mut self.client.input)
-            {
-                self.open = false;
-            }
-        } else if self.client.poll_gone(cx).is_err() {
+        if self.open
+            && !self.upload.is_done()
+            && let Poll::Ready(Err(_)) = self.upload.poll(cx, &mut self.client.io, self.server, &mut self.client.input)
+        {
+            self.open = false;
+        }
+        if (!self.open || self.upload.is_done()) && self.client.poll_gone(cx).is_err() {
             return Poll::Ready(Err("Downstream ConnectionClosed"));
         }
-        if std::mem::take(&mut self.download.moved) | std::mem::take(&mut self.upload.moved) || self.since == self.began
-        {
+        // A server may wait for the request; a client that takes nothing cannot make up for it by sending.
+        let sent = std::mem::take(&mut self.upload.moved) && self.download.waiting == Waiting::Read;
+        if std::mem::take(&mut self.download.moved) | sent || self.since == self.began {
             self.since = Instant::now();
         }
         let (mut by, mut late) = match self.download.waiting {
