@@ -202,9 +202,14 @@ impl<S: Read + Write> Client<S> {
     /// Exactly so many bytes.
     #[track_caller]
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        self.try_bytes(count).expect("the bytes")
+    }
+
+    /// Exactly so many bytes; an error when the connection ends before.
+    pub fn try_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
-        self.stream.read_exact(&mut bytes).expect("the bytes");
-        bytes
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Everything up to the end of the connection, however it ends.

@@ -357,7 +357,7 @@ impl<'a> Framed<'a> {
 }
 
 /// Digits, and no more of them than a body can have bytes.
-pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
     digits.then(|| value.iter().fold(0, |n, b| n * 10 + u64::from(b - b'0')))
 }

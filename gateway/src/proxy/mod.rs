@@ -348,6 +348,12 @@ fn check(session: &Session, limits: &ListenerLimits) -> std::result::Result<(), 
     if request.headers.keys().any(|name| Name::of(name.as_str().as_bytes()) == Name::Disguised) {
         return Err(Refusal::Header);
     }
+    // One HTTP/2 frames by itself, and h2 looks at the first only: an HTTP/1 server would see them all.
+    let mut lengths = request.headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| head::content_length(length.as_bytes()).is_some();
+    if !lengths.next().is_none_or(is_number) || lengths.next().is_some() {
+        return Err(Refusal::ContentLength);
+    }
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let hosts = request.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
     head::check_http2(request.method.as_str().as_bytes(), request.raw_path(), authority.into_iter().chain(hosts))

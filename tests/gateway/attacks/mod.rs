@@ -2,6 +2,7 @@
 //! arrives.
 
 mod chunks;
+mod frames;
 mod framing;
 mod http2;
 mod lines;
@@ -10,7 +11,7 @@ mod sizes;
 mod targets;
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 
 use super::{Client, Edge, Reply, Simple, TLS, tls_home};
 use crate::support::{Ca, RawOrigin, Seen, Step, read_request};
@@ -107,7 +108,14 @@ fn arrived(raw: &RawOrigin, row: &str) -> (Vec<String>, Vec<u8>) {
     let (mut requests, mut all) = (Vec::new(), Vec::new());
     for connection in raw.take() {
         let mut reader = Cursor::new(&connection);
-        while let Some(seen) = read_request(&mut reader).unwrap_or_else(|error| panic!("{row:?} arrives as {error}")) {
+        loop {
+            let seen = match read_request(&mut reader) {
+                Ok(Some(seen)) => seen,
+                // What was cut is no request.
+                Ok(None) => break,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => panic!("{row:?} arrives as {error}"),
+            };
             check(&seen, row);
             let body: String = seen.body.iter().map(|b| char::from(*b)).collect();
             requests.push(format!("{} {} {body}", seen.method, seen.target).trim_end_matches(' ').to_owned());
