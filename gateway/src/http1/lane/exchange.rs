@@ -4,20 +4,18 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Lane;
-use super::attempt::{Answered, Attempt, Bounds, Failure, HALF_CLOSED};
+use super::attempt::{Answered, Attempt, Bounds, Failure};
+use super::both_ways::{Relay, Tunnel};
 use super::client::Client;
-use super::pool::connect;
-use super::relay::{Coding, Pump, Stop, Waiting};
+use super::pool::{connect, is_theirs, kind_of};
+use super::relay::{Coding, Pump, Stop};
 use super::write::{self, Edits, Lines, Told};
 use crate::http1::body::Body;
 use crate::http1::fields::{Field, Name};
@@ -551,117 +549,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Both directions of an exchange, once its answer has begun.
-struct Relay<'a, 'c, 'b> {
-    client: &'a mut Client<'c>,
-    upload: &'a mut Pump<'b>,
-    server: &'a mut TcpStream,
-    download: &'a mut Pump<'b>,
-    bounds: Bounds,
-    began: Instant,
-    since: Instant,
-    /// What the server sent beyond its answer.
-    surplus: Vec<u8>,
-    /// Whether the rest of the request still goes on.
-    open: bool,
-}
-
-impl Relay<'_, '_, '_> {
-    /// Ready when the answer has been passed on whole.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-        match self.download.poll(cx, self.server, &mut self.client.io, &mut self.surplus) {
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-            Poll::Ready(Err(Stop::Sink)) => return Poll::Ready(Err("Downstream WriteError")),
-            Poll::Ready(Err(Stop::Source)) => return Poll::Ready(Err("Upstream ReadError")),
-            Poll::Ready(Err(_)) => return Poll::Ready(Err("Upstream InvalidHTTPBody")),
-            Poll::Pending => {}
-        }
-        if self.open
-            && !self.upload.is_done()
-            && let Poll::Ready(Err(_)) = self.upload.poll(cx, &mut self.client.io, self.server, &mut self.client.input)
-        {
-            self.open = false;
-        }
-        if (!self.open || self.upload.is_done()) && self.client.poll_gone(cx).is_err() {
-            return Poll::Ready(Err("Downstream ConnectionClosed"));
-        }
-        // A server may wait for the request; a client that takes nothing cannot make up for it by sending.
-        let sent = std::mem::take(&mut self.upload.moved) && self.download.waiting == Waiting::Read;
-        if std::mem::take(&mut self.download.moved) | sent || self.since == self.began {
-            self.since = Instant::now();
-        }
-        let (mut by, mut late) = match self.download.waiting {
-            Waiting::Write => (self.since + self.bounds.client.send.0, "Downstream WriteTimedout"),
-            Waiting::Read => (self.since + self.bounds.server.first_byte.0, "Upstream ReadTimedout"),
-        };
-        if let Some(since) = self.client.half_closed
-            && self.download.waiting == Waiting::Read
-            && since.max(self.since) + HALF_CLOSED < by
-        {
-            (by, late) = (since.max(self.since) + HALF_CLOSED, "Downstream ConnectionClosed");
-        }
-        self.client.timer.poll(cx, by).map(|()| Err(late))
-    }
-}
-
-/// A connection that HTTP has been left on, both ways.
-struct Tunnel<'a, 'c, 'b> {
-    client: &'a mut Client<'c>,
-    server: &'a mut TcpStream,
-    /// To the server, and whether it has been told of the end.
-    up: (&'a mut Pump<'b>, bool),
-    /// To the client, and whether it has been told of the end.
-    down: (&'a mut Pump<'b>, bool),
-    /// How long both may be silent.
-    silence: Duration,
-    since: Instant,
-}
-
-impl Tunnel<'_, '_, '_> {
-    /// Ready when both directions have ended.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-        let mut surplus = Vec::new();
-        let io = &mut self.client.io;
-        if !self.up.1 && self.up.0.poll(cx, io, self.server, &mut surplus).map_err(|_| "Tunnel Closed")?.is_ready() {
-            self.up.1 = Pin::new(&mut *self.server).poll_shutdown(cx).is_ready();
-        }
-        if !self.down.1 && self.down.0.poll(cx, self.server, io, &mut surplus).map_err(|_| "Tunnel Closed")?.is_ready()
-        {
-            self.down.1 = Pin::new(io).poll_shutdown(cx).is_ready();
-        }
-        if self.up.1 && self.down.1 {
-            return Poll::Ready(Ok(()));
-        }
-        if std::mem::take(&mut self.up.0.moved) | std::mem::take(&mut self.down.0.moved) {
-            self.since = Instant::now();
-        }
-        self.client.timer.poll(cx, self.since + self.silence).map(|()| Err("Tunnel ReadTimedout"))
-    }
-}
-
 /// RFC 9110, 9.2.2.
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
-}
-
-/// Whether a connection that could not be opened says something of the server: no descriptor, port or memory left here
-/// does not.
-fn is_theirs(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, OutOfMemory, PermissionDenied};
-    !matches!(error.kind(), AddrNotAvailable | OutOfMemory | PermissionDenied)
-        && !matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
-}
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
-
-/// An error's kind, in the words of the other lane.
-fn kind_of(error: &io::Error) -> &'static str {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof};
-    match error.kind() {
-        ConnectionRefused => "ConnectRefused",
-        TimedOut => "ConnectTimedout",
-        HostUnreachable | NetworkUnreachable => "ConnectNoRoute",
-        UnexpectedEof => "ConnectionClosed",
-        _ => "ReadError",
-    }
 }

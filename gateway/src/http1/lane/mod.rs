@@ -3,6 +3,7 @@
 //! it.
 
 mod attempt;
+mod both_ways;
 mod client;
 mod exchange;
 mod pool;

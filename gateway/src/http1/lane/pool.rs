@@ -60,3 +60,23 @@ pub(super) async fn connect(server: SocketAddr, wait: Duration) -> io::Result<Tc
     stream.set_nodelay(true)?;
     Ok(stream)
 }
+
+/// Whether a connection that could not be opened says something of the server: no descriptor, port or memory left here
+/// does not.
+pub(super) fn is_theirs(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, OutOfMemory, PermissionDenied};
+    !matches!(error.kind(), AddrNotAvailable | OutOfMemory | PermissionDenied)
+        && ![Some(Errno::MFILE), Some(Errno::NFILE)].contains(&Errno::from_io_error(error))
+}
+
+/// An error's kind, in the words of the other lane.
+pub(super) fn kind_of(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof};
+    match error.kind() {
+        ConnectionRefused => "ConnectRefused",
+        TimedOut => "ConnectTimedout",
+        HostUnreachable | NetworkUnreachable => "ConnectNoRoute",
+        UnexpectedEof => "ConnectionClosed",
+        _ => "ReadError",
+    }
+}
