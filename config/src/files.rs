@@ -121,7 +121,9 @@ pub fn load_token(path: &Path) -> Result<String, String> {
 /// What others than its owner and group could do with a token's file, in one line that names it.
 #[must_use]
 pub fn exposed_token(path: &Path) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    // What is no file is refused for that.
+    let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let mode = file.permissions().mode() & 0o777;
     (mode & 0o006 != 0)
         .then(|| format!("{}: anybody on this machine may read or write this token (mode {mode:04o})", path.display()))
 }
