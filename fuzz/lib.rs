@@ -5,9 +5,15 @@
 
 #![allow(dead_code, reason = "what the rest of the gateway uses")]
 
+extern crate self as keygate_config;
 extern crate self as keygate_gateway;
 
 pub mod checks;
+
+/// What clients may not claim, as the configuration's validation knows it too.
+#[path = "../config/src/forged.rs"]
+mod forged;
+pub use forged::is_forged;
 
 /// The front door.
 #[path = "../gateway/src/http1"]
