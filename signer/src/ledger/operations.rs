@@ -58,13 +58,15 @@ struct Found {
 
 /// By address, whatever the key was called; else by the key's name, though it is another's by now: its digest, which the
 /// address is part of, is another then, and so the idempotency key is taken.
+pub(super) const FIND: &str =
+    "SELECT id, key, policy, address, digest, chain_id, nonce, raw, hash, signature FROM transactions
+     WHERE id IN (SELECT id FROM transactions WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?4
+                  UNION ALL
+                  SELECT id FROM transactions WHERE caller = ?1 AND key = ?3 AND idempotency_key = ?4)
+     ORDER BY address IS ?2 DESC, key = ?3 DESC, id LIMIT 1";
+
 fn find(db: &Connection, id: &RequestId) -> Result<Option<Found>, LedgerError> {
-    let mut select = db.prepare_cached(
-        "SELECT id, key, policy, address, digest, chain_id, nonce, raw, hash, signature FROM transactions
-         WHERE (caller = ?1 AND address = ?2 AND idempotency_key = ?4)
-            OR (caller = ?1 AND key = ?3 AND idempotency_key = ?4)
-         ORDER BY address IS ?2 DESC, key = ?3 DESC, id LIMIT 1",
-    )?;
+    let mut select = db.prepare_cached(FIND)?;
     let found = select.query_row(params![id.caller, id.address.0.0, id.key, id.idempotency_key], |row| {
         Ok(Found {
             id: row.get(0)?,

@@ -169,6 +169,20 @@ async fn a_key_is_itself_under_another_name() {
     open.close();
 }
 
+#[test]
+fn a_request_is_found_by_indexes_however_many_its_caller_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (connection, _files) = schema::open(&dir.path().join("ledger.db"), &BTreeMap::new()).unwrap();
+    let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", operations::FIND)).unwrap();
+    let none = || rusqlite::types::Null;
+    let plan = explain.query_map([none(), none(), none(), none()], |row| row.get::<_, String>(3)).unwrap();
+    let plan: Vec<_> = plan.map(Result::unwrap).collect();
+    assert!(!plan.iter().any(|step| step.contains("SCAN")), "{plan:?}");
+    for columns in ["(caller=? AND address=? AND idempotency_key=?)", "(caller=? AND key=? AND idempotency_key=?)"] {
+        assert!(plan.iter().any(|step| step.contains(columns)), "{plan:?}");
+    }
+}
+
 #[tokio::test]
 async fn callers_are_remembered() {
     let dir = tempfile::tempdir().unwrap();
