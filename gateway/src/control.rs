@@ -371,7 +371,8 @@ fn needs_listeners(loaded: &Loaded) -> Result<(), String> {
 
 fn open_access_log(config: &Config) -> Result<AccessLog, String> {
     if let Some(path) = config.access_log.file() {
-        keygate_config::files::check_log(path).map_err(|why| format!("cannot open the access log {why}"))?;
+        keygate_config::files::check_log(path)
+            .map_err(|why| format!("cannot open the access log {}: {why}", path.display()))?;
     }
     AccessLog::open(&config.access_log.path).map_err(|error| error.to_string())
 }
