@@ -73,6 +73,16 @@ fn is_request_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b))
 }
 
+/// The host of an authority or a `Host` line: lower case, without port, brackets, and a root's dot.
+#[must_use]
+pub fn host(authority: &str) -> String {
+    let host = match authority.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => authority,
+    };
+    host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase()
+}
+
 /// The request headers an upstream gets in place of the client's, when [`is_forged`] ones are gone.
 pub fn headers(
     origin: &Origin,

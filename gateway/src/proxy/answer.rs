@@ -10,13 +10,13 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Edge;
-use super::exchange::{Exchange, fresh_request_id, timestamp};
+use super::exchange::{Exchange, fresh_request_id};
 use crate::http1::head::Refusal;
 use crate::listen::{Connection, LINGER_BYTES, LINGER_TIME};
 use crate::live::Live;
 use crate::policy::decide::Answer;
 use crate::problem::{CONTENT_TYPE, Problem};
-use crate::telemetry::access_log::Line;
+use crate::telemetry::access_log::{Line, timestamp};
 
 /// Takes what is left of a request's body, up to a bound. The stream is reset when it has not ended by then (RFC 9113,
 /// 8.1), and clients such as curl 7.88 drop the answer that they have with it.
@@ -88,9 +88,7 @@ impl Edge {
             httpdate::fmt_http_date(SystemTime::now()),
         )
         .into_bytes();
-        for (name, value) in policy.headers.set(connection.tls.is_some()) {
-            answer.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-        }
+        answer.extend_from_slice(policy.headers.lines(connection.tls.is_some()));
         answer.extend_from_slice(b"\r\n");
         answer.extend_from_slice(&body);
         live.access_log.load().log(&Line {

@@ -14,7 +14,7 @@ use crate::policy::decide::{Answer, Decision, Then};
 use crate::policy::forward::{self, Origin, X_REQUEST_ID};
 use crate::policy::headers::HeaderPolicy;
 use crate::policy::limit::{Limit, Verdict};
-use crate::telemetry::access_log::Line;
+use crate::telemetry::access_log::{Line, milliseconds, timestamp};
 use crate::upstream::{InFlight, Upstream};
 
 /// One request and its answer.
@@ -180,13 +180,12 @@ impl Exchange {
             return;
         }
         let path = String::from_utf8_lossy(request.raw_path());
-        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         log.log(&Line {
             time: timestamp(SystemTime::now() - duration),
             request_id: &self.request_id,
             client: begun.origin.client,
             listener: &begun.connection.listener,
-            protocol: protocol(request.version),
+            protocol: "HTTP/2",
             tls: begun.connection.tls,
             method: request.method.as_str(),
             host: &self.host,
@@ -215,32 +214,15 @@ pub(crate) fn fresh_request_id() -> String {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()
 }
 
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
-}
-
 /// The connection a request came by: pingora carries it in the digest.
 fn connection(session: &Session) -> Option<Arc<Connection>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
 }
 
-/// The host asked for, in lower case, without port, brackets, and a root's dot.
+/// The host asked for, as [`forward::host`] has it.
 fn host(request: &RequestHeader) -> String {
-    // RFC 9113, 8.3.1: `:authority` comes first. In HTTP/1, the front door has seen to it that the target has none.
+    // RFC 9113, 8.3.1: `:authority` comes first.
     let of_header = || request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = request.uri.authority().map(http::uri::Authority::as_str).or_else(of_header).unwrap_or_default();
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => name,
-        _ => host,
-    };
-    host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase()
-}
-
-fn protocol(version: http::Version) -> &'static str {
-    match version {
-        http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
-    }
+    forward::host(request.uri.authority().map(http::uri::Authority::as_str).or_else(of_header).unwrap_or_default())
 }

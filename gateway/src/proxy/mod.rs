@@ -32,7 +32,7 @@ use crate::policy::decide::{
 };
 use crate::policy::forward;
 use exchange::Exchange;
-pub(crate) use exchange::{fresh_request_id, timestamp};
+pub(crate) use exchange::fresh_request_id;
 pub(crate) use http2::serve_http2;
 
 /// pingora's proxy with our policy.

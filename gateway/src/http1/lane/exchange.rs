@@ -29,8 +29,8 @@ use crate::policy::decide::{
 };
 use crate::policy::forward::{self, Origin};
 use crate::problem::{CONTENT_TYPE, Problem};
-use crate::proxy::{fresh_request_id, timestamp};
-use crate::telemetry::access_log::Line;
+use crate::proxy::fresh_request_id;
+use crate::telemetry::access_log::{Line, milliseconds, timestamp};
 use crate::upstream::Upstream;
 
 /// Attempts at an upstream's servers, in all.
@@ -101,7 +101,8 @@ pub(super) async fn run(
     let lines = Lines { head: &input[..head.len], fields: &fields };
     let origin = forward::origin(connection.peer.ip(), connection.tls.is_some(), &lines, &listener.trusted_proxies);
     let request_id = origin.request_id.clone().unwrap_or_else(fresh_request_id);
-    let host = write::host(lines.first(Name::Host)).into_owned();
+    let host =
+        forward::host(lines.first(Name::Host).and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default());
     let keep = if head.http10 { lines.connection(b"keep-alive") } else { !lines.connection(b"close") };
     let decision = judge(&snapshot.0, &listener, &head, &lines, &host, &origin);
     lane.live.metrics.decided(&decision);
@@ -339,11 +340,7 @@ impl Exchange<'_> {
         let upstream = self.decision.upstream.clone();
         let mut download = Pump::new(body, coding, u64::MAX, &self.lane.buffers);
         let mut out = self.lane.buffers.take();
-        let told = match (self.keep, self.head.http10) {
-            (false, _) => Told::Close,
-            (true, true) => Told::KeepAlive,
-            (true, false) => Told::Nothing,
-        };
+        let told = Told::of(self.keep, self.head.http10);
         let lines = Lines { head: &bytes[..head.len], fields: &fields };
         write::response(&mut out, &head, &lines, &self.edits(), told, framing);
         let surplus = match download.feed(&bytes[head.len..], &mut out) {
@@ -435,11 +432,7 @@ impl Exchange<'_> {
         self.release();
         // A body that nobody reads would be taken for the next request: the connection ends instead.
         let keep = self.keep && !unread && client.half_closed.is_none();
-        let told = match (keep, self.head.http10) {
-            (false, _) => Told::Close,
-            (true, true) => Told::KeepAlive,
-            (true, false) => Told::Nothing,
-        };
+        let told = Told::of(keep, self.head.http10);
         let problem = Problem::new(answer.status, answer.kind, &answer.detail, Some(&self.request_id));
         let body = if answer.status == 204 { Vec::new() } else { problem.body() };
         let mut out = self.lane.buffers.take();
@@ -524,7 +517,6 @@ impl Exchange<'_> {
         if !log.is_on() {
             return;
         }
-        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         log.log(&Line {
             time: timestamp(SystemTime::now() - duration),
             request_id: &self.request_id,

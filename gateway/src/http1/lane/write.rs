@@ -1,6 +1,5 @@
 //! Heads as they are passed on to clients: what is kept of them, and what is put in.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -54,6 +53,15 @@ pub(super) enum Told {
 }
 
 impl Told {
+    /// Of a connection that stays, or ends.
+    pub(super) fn of(keep: bool, http10: bool) -> Self {
+        match (keep, http10) {
+            (false, _) => Self::Close,
+            (true, true) => Self::KeepAlive,
+            (true, false) => Self::Nothing,
+        }
+    }
+
     pub(super) fn put(self, out: &mut Vec<u8>) {
         match self {
             Self::Nothing => {}
@@ -134,15 +142,4 @@ pub(super) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
 /// The time, as `Date` has it.
 pub(super) fn date() -> String {
     httpdate::fmt_http_date(SystemTime::now())
-}
-
-/// The host of a `Host` line: lower case, without port, brackets, and a root's dot.
-pub(super) fn host(line: Option<&[u8]>) -> Cow<'_, str> {
-    let text = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
-    let host = match text.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => name,
-        _ => text,
-    };
-    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
-    if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
