@@ -9,6 +9,7 @@
 mod admin;
 mod control;
 pub mod http1;
+mod http2;
 pub mod listen;
 pub mod live;
 pub mod policy;

@@ -10,7 +10,7 @@ use crate::support::{Ca, Origin, RawOrigin, Step, curl, try_curl};
 #[test]
 fn connections_are_kept_on_both_sides() {
     let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
-    // One worker, and a pool for each lane.
+    // One worker, and one pool for all protocols.
     let rest = format!("{TLS}\n[process]\nworkers = 1\n");
     let edge = Simple { servers: &[origin.server()], rest: &rest, ..Simple::default() }.start_in(&home);
     let mut client = edge.client();
@@ -22,7 +22,7 @@ fn connections_are_kept_on_both_sides() {
     let answer = edge.curl_tls("example.com", "/[1-20]", ["--http2"]);
     assert_eq!((answer.status, answer.version.as_str()), (200, "2"));
     assert_eq!(edge.curl("/[1-20]", []).status, 200);
-    assert_eq!((origin.hits(), origin.connections()), (60, 2));
+    assert_eq!((origin.hits(), origin.connections()), (60, 1));
     edge.counts("keygate_tls_handshakes_total", &[], 1.0);
     // A client that wants to be told is told.
     let mut last = edge.client();

@@ -199,7 +199,8 @@ fn an_http2_client_that_never_begins_is_dropped() {
     let tls = format!("{TLS}timeouts.request_head = \"300ms\"\n");
     let edge = Simple { servers: &[origin.server()], rest: &tls, ..Simple::default() }.start_in(&home);
     let mut client = Client::connect_tls(edge.https, "example.com", &tls_config(&ca, &["h2"]));
-    assert!(client.rest().is_empty());
+    // The gateway's settings (RFC 9113, 3.4), and the end.
+    assert!(client.rest().len() < 100);
     wait_until(SOON, "it is dropped", || (edge.metric("keygate_connections", &[]) == Some(0.0)).then_some(()));
 }
 

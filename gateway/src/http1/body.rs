@@ -12,6 +12,8 @@ pub struct Body {
     trailers: usize,
     /// The trailer that is being read.
     trailer: Vec<u8>,
+    /// Those that were read, as lines.
+    kept: Vec<u8>,
     /// Bytes of content so far, without what frames it.
     content: u64,
 }
@@ -43,7 +45,7 @@ impl Body {
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::ChunkSize { size: 0, digits: 0 },
         };
-        Self { state, trailers: 0, trailer: Vec::new(), content: 0 }
+        Self { state, trailers: 0, trailer: Vec::new(), kept: Vec::new(), content: 0 }
     }
 
     /// Whether the body has ended.
@@ -56,6 +58,12 @@ impl Body {
     #[must_use]
     pub fn content(&self) -> u64 {
         self.content
+    }
+
+    /// Trailers so far, as header lines.
+    #[must_use]
+    pub fn trailers(&self) -> &[u8] {
+        &self.kept
     }
 
     /// How many of `bytes` belong to the body.
@@ -131,10 +139,20 @@ impl Body {
     }
 
     fn check_trailer(&mut self) -> Result<(), Refusal> {
-        let line = std::mem::take(&mut self.trailer);
-        let field = Field::read(&line, 0..line.len()).ok_or(Refusal::Trailer)?;
-        if may_trail(&field, &line) { Ok(()) } else { Err(Refusal::Trailer) }
+        check_trailer(&self.trailer)?;
+        self.kept.append(&mut self.trailer);
+        self.kept.extend_from_slice(b"\r\n");
+        Ok(())
     }
+}
+
+/// Judges a trailer, without its line's end.
+///
+/// # Errors
+/// [`Refusal::Trailer`] for what is no header line, or one that may not stand there.
+pub fn check_trailer(line: &[u8]) -> Result<(), Refusal> {
+    let field = Field::read(line, 0..line.len()).ok_or(Refusal::Trailer)?;
+    if may_trail(&field, line) { Ok(()) } else { Err(Refusal::Trailer) }
 }
 
 /// RFC 9110, 6.5.1: not what frames, routes or authenticates a message, or says how it is to be read. Servers that merge

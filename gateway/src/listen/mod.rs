@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http1::lane::Lane;
 use crate::live::{ListenerPolicy, Live, Snapshot};
-use crate::proxy::{EdgeProxy, serve_http2};
+use crate::proxy::EdgeProxy;
 
 /// After an answer to a request that was not read whole, so much more is read and dropped, so that the client gets to
 /// see the answer before the connection is reset.
@@ -265,6 +265,6 @@ impl Worker {
         if !h2 {
             return self.lane.serve(io, &connection, self.drain).await;
         }
-        serve_http2(self.proxy, io, connection, &self.drain).await;
+        crate::http2::serve(&self.lane, io, &connection, self.drain).await;
     }
 }

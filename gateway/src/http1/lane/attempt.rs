@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
-use super::client::Client;
 use super::relay::{Pump, Stop, Waiting};
-use super::write::{self, Lines};
+use super::write::{self, AnswerHead, Lines};
+use super::{Downstream, send};
 use crate::http1::fields::Field;
 use crate::http1::head::Limits;
 use crate::http1::response::{self, Malformed, ResponseHead};
@@ -67,8 +67,8 @@ impl Bounds {
 }
 
 /// An attempt under way.
-pub(super) struct Attempt<'a, 'c, 'b> {
-    pub(super) client: &'a mut Client<'c>,
+pub(super) struct Attempt<'a, 'b, D> {
+    pub(super) client: &'a mut D,
     pub(super) upload: &'a mut Pump<'b>,
     pub(super) server: &'a mut TcpStream,
     /// The request's head, and what there is of its body.
@@ -92,7 +92,7 @@ pub(super) struct Attempt<'a, 'c, 'b> {
     pub(super) open: bool,
 }
 
-impl Attempt<'_, '_, '_> {
+impl<D: Downstream> Attempt<'_, '_, D> {
     /// Waits for the head of the answer; interim ones are passed on. `came` is a buffer, which the answer takes along.
     pub(super) async fn run(mut self, mut came: Vec<u8>) -> (Result<Answered, Failure>, usize) {
         let answered = self.answer(&mut came).await;
@@ -112,10 +112,11 @@ impl Attempt<'_, '_, '_> {
                     return Ok((head, fields));
                 }
                 if self.interim {
-                    let mut out = Vec::with_capacity(head.len);
-                    write::interim(&mut out, &head, &Lines { head: came, fields: &fields });
-                    let written = self.client.write(&out, self.bounds.client.send.0).await;
-                    written.map_err(|_| Failure::Gone("WriteError"))?;
+                    let mut out = self.client.head(head.status, &came[head.reason.clone()]);
+                    write::interim(&mut out, &Lines { head: came, fields: &fields });
+                    out.end();
+                    let wait = self.bounds.client.send.0;
+                    send(self.client, out, wait, false).await.map_err(|_| Failure::Gone("WriteError"))?;
                 }
                 // The answer itself is not waited for any longer because of it.
                 came.drain(..head.len);
@@ -158,7 +159,8 @@ impl Attempt<'_, '_, '_> {
         if !self.open || self.upload.is_done() {
             return Ok(());
         }
-        let moved = self.upload.poll(cx, &mut self.client.io, self.server, &mut self.client.input);
+        let (io, input) = self.client.io();
+        let moved = self.upload.poll(cx, io, self.server, input);
         // Who was asked to wait and sends what has no content has not begun.
         if std::mem::take(&mut self.upload.moved) && !(self.expects && self.upload.content == 0) {
             self.since = Instant::now();
@@ -186,11 +188,11 @@ impl Attempt<'_, '_, '_> {
         } else {
             (self.since + self.bounds.server.first_byte.0, Failure::Late)
         };
-        if let Some(since) = self.client.half_closed
+        if let Some(since) = self.client.half_closed()
             && since.max(self.since) + HALF_CLOSED < by
         {
             (by, late) = (since.max(self.since) + HALF_CLOSED, Failure::Gone("ConnectionClosed"));
         }
-        self.client.timer.poll(cx, by).map(|()| Err(late))
+        self.client.timer().poll(cx, by).map(|()| Err(late))
     }
 }

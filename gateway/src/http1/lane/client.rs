@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 
-use super::Buffers;
+use super::{Buffers, Downstream, status_line};
 use crate::http1::fields::Field;
 use crate::http1::head::{self, Head, Limits, Refusal};
 use crate::listen::{ClientStream, FIRST_HEAD_IN_DRAIN, LINGER_BYTES, LINGER_TIME};
@@ -46,11 +46,11 @@ pub(super) enum NoHead {
 
 /// One timer for all that a connection waits for, one after the other.
 #[derive(Default)]
-pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Ready when it is `at`.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() != at {
             sleep.as_mut().reset(at);
@@ -145,11 +145,6 @@ impl<'a> Client<'a> {
         .await
     }
 
-    /// Whether no other request is wanted by this connection.
-    pub(super) fn is_draining(&self, drain: &watch::Receiver<bool>) -> bool {
-        matches!(self.draining, Draining::Since(_)) || *drain.borrow()
-    }
-
     /// Reads once. While nothing is there, no memory is held.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0 {
@@ -162,49 +157,6 @@ impl<'a> Client<'a> {
             self.buffers.put(std::mem::take(&mut self.input));
         }
         read
-    }
-
-    /// While a request is answered, looks whether its client is still there. What it sends is kept for its turn; when
-    /// it sends no more, that is noted.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.half_closed.is_none() && self.input.len() < AHEAD {
-            match self.poll_fill(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => self.half_closed = Some(Instant::now()),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes all of this, or fails when the client takes nothing for so long.
-    pub(super) async fn write(&mut self, bytes: &[u8], wait: Duration) -> io::Result<()> {
-        let mut at = 0;
-        let mut by = None;
-        poll_fn(|cx| {
-            while at < bytes.len() {
-                match Pin::new(&mut self.io).poll_write(cx, &bytes[at..]) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(n)) => (at, by) = (at + n, None),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => {
-                        let by = *by.get_or_insert_with(|| Instant::now() + wait);
-                        ready!(self.timer.poll(cx, by));
-                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                    }
-                }
-            }
-            match Pin::new(&mut self.io).poll_flush(cx) {
-                Poll::Pending => {
-                    let by = *by.get_or_insert_with(|| Instant::now() + wait);
-                    ready!(self.timer.poll(cx, by));
-                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-                }
-                done => done,
-            }
-        })
-        .await
     }
 
     /// Ends the connection. `unread`: the client may still be sending.
@@ -224,6 +176,55 @@ impl<'a> Client<'a> {
             io::Result::Ok(())
         })
         .await;
+    }
+}
+
+impl Downstream for Client<'_> {
+    type Io = ClientStream;
+    type Head = Vec<u8>;
+    const HTTP2: bool = false;
+
+    fn io(&mut self) -> (&mut ClientStream, &mut Vec<u8>) {
+        (&mut self.io, &mut self.input)
+    }
+
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+
+    /// What it sends is kept for its turn; when it sends no more, that is noted.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.half_closed.is_none() && self.input.len() < AHEAD {
+            match self.poll_fill(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => self.half_closed = Some(Instant::now()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn half_closed(&self) -> Option<Instant> {
+        self.half_closed
+    }
+
+    fn is_wanted(&self, drain: &watch::Receiver<bool>) -> bool {
+        !matches!(self.draining, Draining::Since(_)) && !*drain.borrow()
+    }
+
+    fn head(&mut self, status: u16, reason: &[u8]) -> Vec<u8> {
+        let mut head = self.buffers.take();
+        status_line(&mut head, status, reason);
+        head
+    }
+
+    fn begin(&mut self, head: Vec<u8>, _: bool) -> io::Result<Vec<u8>> {
+        Ok(head)
+    }
+
+    fn spare(&mut self, buffer: Vec<u8>) {
+        self.buffers.put(buffer);
     }
 }
 

@@ -4,21 +4,21 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Lane;
 use super::attempt::{Answered, Attempt, Bounds, Failure};
 use super::both_ways::{Relay, Tunnel};
-use super::client::Client;
 use super::pool::{connect, is_theirs, kind_of};
 use super::relay::{Coding, Pump, Stop};
-use super::write::{self, Edits, Lines, Told};
+use super::write::{self, AnswerHead, Edits, Framed, Lines, Told};
+use super::{Asked, Downstream, Lane, send};
 use crate::http1::body::Body;
-use crate::http1::fields::{Field, Name};
+use crate::http1::fields::Name;
 use crate::http1::head::{Framing, Head};
 use crate::http1::response::{self, Malformed};
 use crate::listen::Connection;
@@ -39,7 +39,7 @@ const MAX_ATTEMPTS: usize = 5;
 const MOST_ADDRESSES: usize = 4;
 
 /// What becomes of the connection.
-pub(super) enum After {
+pub(crate) enum After {
     /// It waits for the next request.
     Next,
     /// It ends; the client may still be sending.
@@ -53,10 +53,7 @@ struct Exchange<'a> {
     lane: &'a Lane,
     connection: &'a Connection,
     listener: &'a ListenerPolicy,
-    /// The request's head.
-    input: Vec<u8>,
-    fields: Vec<Field>,
-    head: Head,
+    asked: &'a mut Asked,
     started: Instant,
     origin: Origin,
     request_id: String,
@@ -86,36 +83,33 @@ enum NoAnswer {
 }
 
 /// Answers a request, whose head has been read.
-pub(super) async fn run(
+pub(crate) async fn run<D: Downstream>(
     lane: &Lane,
-    client: &mut Client<'_>,
+    client: &mut D,
     connection: &Connection,
-    head: Head,
+    asked: &mut Asked,
     drain: &watch::Receiver<bool>,
 ) -> After {
     let started = Instant::now();
     let snapshot = lane.snapshot();
     let listener = snapshot.0.listener(connection);
-    let input = std::mem::take(&mut client.input);
-    let fields = std::mem::take(&mut client.fields);
-    let lines = Lines { head: &input[..head.len], fields: &fields };
+    let head = &asked.head;
+    let lines = asked.lines();
     let origin = forward::origin(connection.peer.ip(), connection.tls.is_some(), &lines, &listener.trusted_proxies);
     let request_id = origin.request_id.clone().unwrap_or_else(fresh_request_id);
     let host =
         forward::host(lines.first(Name::Host).and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default());
     let keep = if head.http10 { lines.connection(b"keep-alive") } else { !lines.connection(b"close") };
-    let decision = judge(&snapshot.0, &listener, &head, &lines, &host, &origin);
+    let decision = judge(&snapshot.0, &listener, head, &lines, &host, &origin);
     lane.live.metrics.decided(&decision);
     let told = Record { server: None, status: 499, first_byte: None, bytes_in: 0, bytes_out: 0, error: None };
     // Who asks for a tunnel may have sent what belongs into it: that is no request of theirs.
-    let keep = keep && &lines.head[head.method.clone()] != b"CONNECT" && !client.is_draining(drain);
+    let keep = keep && &lines.head[head.method.clone()] != b"CONNECT" && client.is_wanted(drain);
     let mut exchange = Exchange {
         lane,
         connection,
         listener: &listener,
-        input,
-        fields,
-        head,
+        asked,
         started,
         origin,
         request_id,
@@ -125,9 +119,7 @@ pub(super) async fn run(
         told,
     };
     let after = exchange.serve(client).await;
-    exchange.tell();
-    client.fields = std::mem::take(&mut exchange.fields);
-    lane.buffers.put(std::mem::take(&mut exchange.input));
+    exchange.tell::<D>();
     after
 }
 
@@ -151,47 +143,59 @@ fn judge(
 
 impl Exchange<'_> {
     fn lines(&self) -> Lines<'_> {
-        Lines { head: &self.input[..self.head.len], fields: &self.fields }
+        self.asked.lines()
     }
 
     fn method(&self) -> &str {
-        std::str::from_utf8(&self.input[self.head.method.clone()]).unwrap_or_default()
+        std::str::from_utf8(&self.asked.input[self.asked.head.method.clone()]).unwrap_or_default()
     }
 
-    async fn serve(&mut self, client: &mut Client<'_>) -> After {
+    async fn serve<D: Downstream>(&mut self, client: &mut D) -> After {
         let limit = self.decision.body_limit;
-        let mut upload = Pump::new(Some(Body::new(self.head.framing)), Coding::Same, limit, &self.lane.buffers);
+        let framing = self.asked.head.framing;
+        let (body, coding) = match framing {
+            // HTTP/2 ends a body by itself.
+            Framing::Chunked if D::HTTP2 => (None, Coding::IntoChunks),
+            framing => (Some(Body::new(framing)), Coding::Same),
+        };
+        let mut upload = Pump::new(body, coding, limit, &self.lane.buffers);
         // What came with the head: the body's part goes on with it, the next request's waits.
         let mut body = Vec::new();
-        match upload.feed(&self.input[self.head.len..], &mut body) {
-            Ok(taken) => client.input.extend_from_slice(&self.input[self.head.len + taken..]),
+        let fed = if D::HTTP2 {
+            poll_fn(|cx| Poll::Ready(upload.gather(cx, client.io().0, &mut body))).await
+        } else {
+            let came = &self.asked.input[self.asked.head.len..];
+            upload.feed(came, &mut body).map(|taken| client.io().1.extend_from_slice(&came[taken..]))
+        };
+        match fed {
+            Ok(()) => {}
+            Err(Stop::Source) => return After::Gone,
             Err(stop) => {
                 let answer = self.refused(&stop);
                 return self.answer(client, &answer, true).await;
             }
         }
-        self.input.truncate(self.head.len);
+        self.asked.input.truncate(self.asked.head.len);
         if let Then::Answer(answer) = &self.decision.then {
             let answer = answer.clone();
-            return self.answer(client, &answer, self.head.framing != Framing::Length(0)).await;
+            return self.answer(client, &answer, framing != Framing::Length(0)).await;
         }
-        let upgrade = !self.head.http10 && self.lines().connection(b"upgrade") && self.lines().may_upgrade();
+        let upgrade =
+            !D::HTTP2 && !self.asked.head.http10 && self.lines().connection(b"upgrade") && self.lines().may_upgrade();
         let asked = self.ask(client, &mut upload, &body, upgrade).await;
         self.told.bytes_in = upload.content;
         match asked {
             Ok((server, answered)) if answered.head.status == 101 => self.tunnel(client, server, &answered).await,
             Ok((server, answered)) => self.pass_on(client, upload, server, answered).await,
             Err(NoAnswer::Gone) => After::Gone,
-            Err(NoAnswer::Instead(answer)) => {
-                self.answer(client, &answer, self.head.framing != Framing::Length(0)).await
-            }
+            Err(NoAnswer::Instead(answer)) => self.answer(client, &answer, framing != Framing::Length(0)).await,
         }
     }
 
     /// Asks one server after the other, until there is the head of an answer.
-    async fn ask(
+    async fn ask<D: Downstream>(
         &mut self,
-        client: &mut Client<'_>,
+        client: &mut D,
         upload: &mut Pump<'_>,
         body: &[u8],
         upgrade: bool,
@@ -231,7 +235,7 @@ impl Exchange<'_> {
             let mut request = self.lane.buffers.take();
             let name = upstream.servers[place].server.as_str();
             let lines = self.lines();
-            write::request(&mut request, &self.head, &lines, &self.origin, &self.request_id, name, upgrade);
+            write::request(&mut request, &self.asked.head, &lines, &self.origin, &self.request_id, name, upgrade);
             request.extend_from_slice(body);
             let now = Instant::now();
             let attempt = Attempt {
@@ -242,7 +246,7 @@ impl Exchange<'_> {
                 sent: 0,
                 bounds: self.bounds(&upstream),
                 to_head: self.method() == "HEAD",
-                interim: !self.head.http10,
+                interim: !self.asked.head.http10,
                 expects: self.lines().first(Name::Expect).is_some(),
                 began: self.started,
                 since: now,
@@ -317,33 +321,38 @@ impl Exchange<'_> {
     }
 
     /// Passes an answer on, while the rest of the request goes the other way.
-    async fn pass_on(
+    async fn pass_on<D: Downstream>(
         &mut self,
-        client: &mut Client<'_>,
+        client: &mut D,
         mut upload: Pump<'_>,
         mut server: TcpStream,
         answered: Answered,
     ) -> After {
         let Answered { head, fields, bytes, open } = answered;
-        let (body, coding, framing): (_, _, Option<&[u8]>) = match head.framing {
-            response::Framing::Length(length) => (Some(Body::new(Framing::Length(length))), Coding::Same, None),
-            // RFC 9112, 6.1: who asks in 1.0 knows no chunks. The body ends with the connection.
-            response::Framing::Chunked if self.head.http10 => {
-                (Some(Body::new(Framing::Chunked)), Coding::OutOfChunks, Some(b""))
+        // RFC 9112, 6.1: who asks in 1.0 knows no chunks, and the body ends with the connection. HTTP/2 has none.
+        let http10 = self.asked.head.http10;
+        let beneath = http10 || D::HTTP2;
+        let (body, coding, framed) = match head.framing {
+            response::Framing::Length(length) => {
+                let framed = if D::HTTP2 { Framed::Beneath } else { Framed::Same };
+                (Some(Body::new(Framing::Length(length))), Coding::Same, framed)
             }
-            response::Framing::Chunked => (Some(Body::new(Framing::Chunked)), Coding::Same, None),
-            response::Framing::UntilClose if self.head.http10 => (None, Coding::Same, None),
-            response::Framing::UntilClose => (None, Coding::IntoChunks, Some(b"transfer-encoding: chunked\r\n")),
+            response::Framing::Chunked if beneath => {
+                (Some(Body::new(Framing::Chunked)), Coding::OutOfChunks, Framed::Beneath)
+            }
+            response::Framing::Chunked => (Some(Body::new(Framing::Chunked)), Coding::Same, Framed::Same),
+            response::Framing::UntilClose if beneath => (None, Coding::Same, Framed::Beneath),
+            response::Framing::UntilClose => (None, Coding::IntoChunks, Framed::Chunks),
         };
-        let ends = self.head.http10 && (body.is_none() || coding == Coding::OutOfChunks);
-        self.keep &= open && upload.has_ended() && client.half_closed.is_none() && !ends;
+        let ends = http10 && (body.is_none() || coding == Coding::OutOfChunks);
+        self.keep &= open && upload.has_ended() && client.half_closed().is_none() && !ends;
         let upstream = self.decision.upstream.clone();
         let mut download = Pump::new(body, coding, u64::MAX, &self.lane.buffers);
-        let mut out = self.lane.buffers.take();
-        let told = Told::of(self.keep, self.head.http10);
+        let told = if D::HTTP2 { Told::Nothing } else { Told::of(self.keep, http10) };
         let lines = Lines { head: &bytes[..head.len], fields: &fields };
-        write::response(&mut out, &head, &lines, &self.edits(), told, framing);
-        let surplus = match download.feed(&bytes[head.len..], &mut out) {
+        let mut out = client.head(head.status, &bytes[head.reason.clone()]);
+        write::response(&mut out, &head, &lines, &self.edits(), told, framed);
+        let surplus = match download.feed(&bytes[head.len..], out.end()) {
             Ok(taken) => bytes.len() - head.len > taken,
             Err(_) => {
                 let failed = upstream.map(|upstream| self.malformed(&upstream, Malformed::Chunk));
@@ -355,6 +364,7 @@ impl Exchange<'_> {
         };
         self.lane.buffers.put(bytes);
         self.told.status = head.status;
+        let Ok(out) = client.begin(out, download.is_last()) else { return After::Gone };
         download.prime(out);
         let Some(upstream) = upstream else { return After::Gone };
         let mut relay = Relay {
@@ -384,22 +394,23 @@ impl Exchange<'_> {
             self.lane.pool.put(address, server, Instant::now(), upstream.timeouts.idle.0);
         }
         // What the client has sent ahead is unread, too.
-        if self.keep { After::Next } else { After::Close { unread: !sent || !client.input.is_empty() } }
+        if self.keep { After::Next } else { After::Close { unread: !sent || !client.io().1.is_empty() } }
     }
 
     /// After 101, bytes pass as they are, both ways, until both have ended.
-    async fn tunnel(&mut self, client: &mut Client<'_>, mut server: TcpStream, answered: &Answered) -> After {
+    async fn tunnel<D: Downstream>(&mut self, client: &mut D, mut server: TcpStream, answered: &Answered) -> After {
         let Answered { head, fields, bytes, .. } = answered;
-        let mut out = self.lane.buffers.take();
         let lines = Lines { head: &bytes[..head.len], fields };
-        write::response(&mut out, head, &lines, &self.edits(), Told::Upgrade, None);
-        out.extend_from_slice(&bytes[head.len..]);
+        let mut out = client.head(head.status, &bytes[head.reason.clone()]);
+        write::response(&mut out, head, &lines, &self.edits(), Told::Upgrade, Framed::Same);
+        out.end().extend_from_slice(&bytes[head.len..]);
         self.told.status = 101;
+        let Ok(out) = client.begin(out, false) else { return After::Gone };
         let Some(upstream) = self.decision.upstream.clone() else { return After::Gone };
         let lane = self.lane;
         let pump = || Pump::new(None, Coding::Same, u64::MAX, &lane.buffers);
         let (mut up, mut down) = (pump(), pump());
-        up.prime(std::mem::take(&mut client.input));
+        up.prime(std::mem::take(client.io().1));
         down.prime(out);
         let mut tunnel = Tunnel {
             client,
@@ -427,35 +438,33 @@ impl Exchange<'_> {
     }
 
     /// Answers in place of a server.
-    async fn answer(&mut self, client: &mut Client<'_>, answer: &Answer, unread: bool) -> After {
+    async fn answer<D: Downstream>(&mut self, client: &mut D, answer: &Answer, unread: bool) -> After {
         // The server is done with it; the client may not be.
         self.release();
         // A body that nobody reads would be taken for the next request: the connection ends instead.
-        let keep = self.keep && !unread && client.half_closed.is_none();
-        let told = Told::of(keep, self.head.http10);
+        let keep = self.keep && !unread && client.half_closed().is_none();
+        let told = if D::HTTP2 { Told::Nothing } else { Told::of(keep, self.asked.head.http10) };
         let problem = Problem::new(answer.status, answer.kind, &answer.detail, Some(&self.request_id));
         let body = if answer.status == 204 { Vec::new() } else { problem.body() };
-        let mut out = self.lane.buffers.take();
-        write::status_line(&mut out, answer.status, problem.title.as_bytes());
+        let mut out = client.head(answer.status, problem.title.as_bytes());
         if answer.status != 204 {
-            write::put(&mut out, "content-type", CONTENT_TYPE.as_bytes());
-            write::put(&mut out, "content-length", body.len().to_string().as_bytes());
-            write::put(&mut out, "cache-control", b"no-store");
+            out.put("content-type", CONTENT_TYPE.as_bytes());
+            out.put("content-length", body.len().to_string().as_bytes());
+            out.put("cache-control", b"no-store");
         }
         if let Some((name, value)) = &answer.header {
-            write::put(&mut out, name, value.as_bytes());
+            out.put(name, value.as_bytes());
         }
-        write::put(&mut out, "date", write::date().as_bytes());
+        out.put("date", write::date().as_bytes());
         self.edits().set(&mut out);
         told.put(&mut out);
-        out.extend_from_slice(b"\r\n");
+        let first = out.end();
         if self.method() != "HEAD" {
-            out.extend_from_slice(&body);
+            first.extend_from_slice(&body);
             self.told.bytes_out = body.len() as u64;
         }
         self.told.status = answer.status;
-        let written = client.write(&out, self.listener.timeouts.send.0).await;
-        self.lane.buffers.put(out);
+        let written = send(client, out, self.listener.timeouts.send.0, true).await;
         match (written, keep) {
             (Err(_), _) => After::Gone,
             (Ok(()), true) => After::Next,
@@ -504,14 +513,14 @@ impl Exchange<'_> {
     }
 
     /// Counts the request, and writes its line.
-    fn tell(&mut self) {
+    fn tell<D: Downstream>(&mut self) {
         self.release();
         let live = &self.lane.live;
         let duration = self.started.elapsed();
         let route = self.decision.route.as_ref().map(|route| route.name.as_str());
         let upstream = self.decision.upstream.as_ref().map(|upstream| upstream.name.as_str());
-        let text = |range: Range<usize>| std::str::from_utf8(&self.input[range]).unwrap_or_default();
-        let method = text(self.head.method.clone());
+        let text = |range: Range<usize>| std::str::from_utf8(&self.asked.input[range]).unwrap_or_default();
+        let method = text(self.asked.head.method.clone());
         live.metrics.answered(route.unwrap_or("-"), upstream.unwrap_or("-"), method, self.told.status, duration);
         let log = live.access_log.load();
         if !log.is_on() {
@@ -522,11 +531,15 @@ impl Exchange<'_> {
             request_id: &self.request_id,
             client: self.origin.client,
             listener: &self.connection.listener,
-            protocol: if self.head.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            protocol: match self.asked.head.http10 {
+                _ if D::HTTP2 => "HTTP/2",
+                true => "HTTP/1.0",
+                false => "HTTP/1.1",
+            },
             tls: self.connection.tls,
             method,
             host: &self.host,
-            path: text(self.head.path()).split('?').next().unwrap_or_default(),
+            path: text(self.asked.head.path()).split('?').next().unwrap_or_default(),
             status: self.told.status,
             route,
             upstream,

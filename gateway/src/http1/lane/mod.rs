@@ -7,21 +7,33 @@ mod both_ways;
 mod client;
 mod exchange;
 mod pool;
+mod refuse;
 mod relay;
 mod write;
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::Cache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::head::Limits;
+use super::fields::Field;
+use super::head::{Head, Limits};
 use crate::listen::{ClientStream, Connection};
-use crate::live::{Live, Snapshot};
+use crate::live::{ListenerPolicy, Live, Snapshot};
+pub(crate) use client::Timer;
 use client::{Client, NoHead};
+pub(crate) use exchange::{After, run};
 use pool::Pool;
+pub(crate) use refuse::refuse;
+pub(crate) use relay::{Sink, Source, Stop};
+use write::Lines;
+pub(crate) use write::{AnswerHead, status_line};
 
 /// What is read at a time.
 const BUFFER: usize = 64 << 10;
@@ -35,7 +47,7 @@ pub(crate) struct Lane {
     live: Arc<Live>,
     view: Mutex<View>,
     pool: Pool,
-    buffers: Buffers,
+    pub(crate) buffers: Buffers,
 }
 
 /// The live snapshot as a worker knows it.
@@ -47,16 +59,102 @@ struct View {
 /// One worker's hold on a snapshot: workers that all counted their references to it would fight for its counter.
 struct Ours(Arc<Snapshot>);
 
+/// A request's head.
+pub(crate) struct Asked {
+    pub(crate) head: Head,
+    /// The bytes that it was read from.
+    pub(crate) input: Vec<u8>,
+    pub(crate) fields: Vec<Field>,
+}
+
+impl Asked {
+    fn lines(&self) -> Lines<'_> {
+        Lines { head: &self.input[..self.head.len], fields: &self.fields }
+    }
+}
+
+/// Who asks: a connection of HTTP/1, or a stream of HTTP/2.
+pub(crate) trait Downstream {
+    /// What bodies come by and go by.
+    type Io: Source + Sink;
+    /// The head of an answer.
+    type Head: AnswerHead;
+    /// Whether it is a stream of HTTP/2, which frames bodies by itself.
+    const HTTP2: bool;
+
+    /// The body's way, and what was read beyond the request.
+    fn io(&mut self) -> (&mut Self::Io, &mut Vec<u8>);
+
+    /// What it waits with.
+    fn timer(&mut self) -> &mut Timer;
+
+    /// Whether it is still there, while it is not read from for another reason.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()>;
+
+    /// Since when it sends no more, and may be gone.
+    fn half_closed(&self) -> Option<Instant>;
+
+    /// Whether another request is wanted by this connection.
+    fn is_wanted(&self, drain: &watch::Receiver<bool>) -> bool;
+
+    /// Begins to put an answer together.
+    fn head(&mut self, status: u16, reason: &[u8]) -> Self::Head;
+
+    /// Begins an answer; what is to be written first is answered. `last`: the body ends with that.
+    fn begin(&mut self, head: Self::Head, last: bool) -> io::Result<Vec<u8>>;
+
+    /// Takes back what was written.
+    fn spare(&mut self, buffer: Vec<u8>);
+}
+
+/// Writes an answer's head and what its body begins with, or fails when the client takes nothing for so long. `last`: the
+/// body ends with that.
+async fn send<D: Downstream>(client: &mut D, head: D::Head, wait: Duration, last: bool) -> io::Result<()> {
+    let out = client.begin(head, last)?;
+    let written = write(client, &out, wait, last).await;
+    client.spare(out);
+    written
+}
+
+async fn write<D: Downstream>(client: &mut D, bytes: &[u8], wait: Duration, last: bool) -> io::Result<()> {
+    let mut at = 0;
+    let mut by = None;
+    poll_fn(|cx| {
+        loop {
+            let io = client.io().0;
+            let done = if at < bytes.len() {
+                io.poll_send(cx, &bytes[at..], last)
+            } else if last {
+                io.poll_end(cx, &[]).map_ok(|()| 0)
+            } else {
+                io.poll_flush(cx).map_ok(|()| 0)
+            };
+            match done {
+                Poll::Ready(Ok(_)) if at == bytes.len() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => (at, by) = (at + n, None),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let by = *by.get_or_insert_with(|| Instant::now() + wait);
+                    ready!(client.timer().poll(cx, by));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
+    })
+    .await
+}
+
 /// Buffers that wait to be used again.
 #[derive(Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
-    fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER))
     }
 
-    fn put(&self, mut buffer: Vec<u8>) {
+    pub(crate) fn put(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() < BUFFER || buffer.capacity() > BUFFER * 2 {
             return;
         }
@@ -94,31 +192,37 @@ impl Lane {
         ours.clone()
     }
 
-    /// Serves a connection to its end.
+    /// The policy of a connection's listener, as it is now.
+    pub(crate) fn listener(&self, connection: &Connection) -> Arc<ListenerPolicy> {
+        self.snapshot().0.listener(connection)
+    }
+
+    /// Serves a connection of HTTP/1 to its end.
     pub(crate) async fn serve(&self, io: ClientStream, connection: &Connection, drain: watch::Receiver<bool>) {
         let mut client = Client::new(io, drain.clone(), &self.buffers);
         loop {
-            let snapshot = self.snapshot();
-            let listener = snapshot.0.listener(connection);
-            let limits = Limits {
-                size: usize::try_from(listener.limits.head_size.0).unwrap_or(usize::MAX),
-                headers: usize::from(listener.limits.header_count),
-            };
-            let timeouts = listener.timeouts;
-            drop((snapshot, listener));
+            let listener = self.listener(connection);
+            let (limits, timeouts) = (Limits::of(&listener.limits), listener.timeouts);
+            drop(listener);
             match client.next_head(limits, timeouts.idle.0, timeouts.request_head.0).await {
-                Ok(head) => match exchange::run(self, &mut client, connection, head, &drain).await {
-                    exchange::After::Next => {}
-                    exchange::After::Close { unread } => return client.close(unread).await,
-                    exchange::After::Gone => return,
-                },
+                Ok(head) => {
+                    let input = std::mem::take(&mut client.input);
+                    let mut asked = Asked { head, input, fields: std::mem::take(&mut client.fields) };
+                    let after = run(self, &mut client, connection, &mut asked, &drain).await;
+                    self.buffers.put(asked.input);
+                    client.fields = asked.fields;
+                    match after {
+                        After::Next => {}
+                        After::Close { unread } => return client.close(unread).await,
+                        After::Gone => return,
+                    }
+                }
                 Err(NoHead::Closed) => return client.close(false).await,
                 Err(NoHead::Refused(refusal)) => {
-                    let answer = crate::proxy::Edge::refuse(&self.live, connection, refusal);
-                    if client.write(&answer, timeouts.send.0).await.is_ok() {
-                        client.close(true).await;
-                    }
-                    return;
+                    return match refuse(self, &mut client, connection, refusal).await {
+                        After::Gone => {}
+                        _ => client.close(true).await,
+                    };
                 }
             }
         }

@@ -1,13 +1,14 @@
 //! One direction of a message's body: what is read is judged and written on; while it waits to be written, nothing more
 //! is read.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::Buffers;
+use super::{BUFFER, Buffers};
 use crate::http1::body::Body;
 use crate::http1::head::Refusal;
 
@@ -23,6 +24,58 @@ pub(super) enum Coding {
     IntoChunks,
     /// It came in chunks, and goes on until the connection's end.
     OutOfChunks,
+}
+
+/// Where a body comes from.
+pub(crate) trait Source {
+    /// Reads once, and appends what came. Nothing is the body's end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>>;
+
+    /// The trailers behind that end, as header lines. Where they are a part of the body's coding, there are none here.
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<u8>, Stop>>;
+}
+
+/// Where a body goes.
+pub(crate) trait Sink {
+    /// Takes some of these bytes. `last`: the body ends with them, and there are no trailers.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<io::Result<usize>>;
+
+    /// Sends what was taken on its way.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends the body. `trailers`: header lines behind it, where they are no part of its coding.
+    fn poll_end(&mut self, cx: &mut Context<'_>, trailers: &[u8]) -> Poll<io::Result<()>>;
+
+    /// Takes nothing any more.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl<T: AsyncRead + Unpin> Source for T {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(self), cx, into)
+    }
+
+    fn poll_trailers(&mut self, _: &mut Context<'_>) -> Poll<Result<Vec<u8>, Stop>> {
+        Poll::Ready(Ok(Vec::new()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Sink for T {
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8], _: bool) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_shutdown(cx)
+    }
 }
 
 /// A body on its way.
@@ -54,7 +107,7 @@ pub(super) enum Waiting {
 
 /// Why a body stops short.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// Its source failed, or ended before the body did.
     Source,
     /// It is not framed as it must be.
@@ -119,6 +172,11 @@ impl<'a> Pump<'a> {
         self.ended
     }
 
+    /// Whether all of it has been read, and nothing follows it.
+    pub(super) fn is_last(&self) -> bool {
+        self.ended && self.trailers().is_empty()
+    }
+
     /// Whether all of it has been read and written.
     pub(super) fn is_done(&self) -> bool {
         self.ended && self.out.is_empty() && !self.dirty
@@ -133,13 +191,14 @@ impl<'a> Pump<'a> {
         surplus: &mut Vec<u8>,
     ) -> Poll<Result<(), Stop>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: Source,
+        W: Sink,
     {
         loop {
             self.waiting = Waiting::Write;
             while self.at < self.out.len() {
-                match ready!(Pin::new(&mut *sink).poll_write(cx, &self.out[self.at..])) {
+                let last = self.is_last();
+                match ready!(sink.poll_send(cx, &self.out[self.at..], last)) {
                     Ok(n @ 1..) => self.at += n,
                     _ => return Poll::Ready(Err(Stop::Sink)),
                 }
@@ -150,7 +209,7 @@ impl<'a> Pump<'a> {
             self.at = 0;
             if self.ended {
                 self.release();
-                ready!(Pin::new(&mut *sink).poll_flush(cx)).map_err(|_| Stop::Sink)?;
+                ready!(sink.poll_end(cx, self.trailers())).map_err(|_| Stop::Sink)?;
                 self.dirty = false;
                 return Poll::Ready(Ok(()));
             }
@@ -160,7 +219,7 @@ impl<'a> Pump<'a> {
                 Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
                 Poll::Pending => {
                     self.release();
-                    if self.dirty && Pin::new(&mut *sink).poll_flush(cx).map_err(|_| Stop::Sink)?.is_ready() {
+                    if self.dirty && sink.poll_flush(cx).map_err(|_| Stop::Sink)?.is_ready() {
                         self.dirty = false;
                     }
                     return Poll::Pending;
@@ -169,12 +228,36 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// Moves what is there already to `out`, which is written before anything else, up to a buffer's size.
+    pub(super) fn gather<R: Source>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
+        let mut surplus = Vec::new();
+        while !self.ended && out.len() < BUFFER {
+            match self.poll_source(cx, source, &mut surplus) {
+                Poll::Pending => break,
+                Poll::Ready(read) => read?,
+            }
+            out.append(&mut self.out);
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// The trailers of a body that leaves its chunks behind.
+    fn trailers(&self) -> &[u8] {
+        self.body.as_ref().filter(|_| self.coding == Coding::OutOfChunks).map_or(&[], Body::trailers)
+    }
+
     fn release(&mut self) {
         self.buffers.put(std::mem::take(&mut self.out));
     }
 
     /// Reads once, and judges what came.
-    fn poll_source<R: AsyncRead + Unpin>(
+    fn poll_source<R: Source>(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut R,
@@ -185,7 +268,7 @@ impl<'a> Pump<'a> {
         }
         match self.coding {
             Coding::Same => {
-                let n = ready!(poll_read_buf(Pin::new(source), cx, &mut self.out)).map_err(|_| Stop::Source)?;
+                let n = ready!(source.poll_fill(cx, &mut self.out)).map_err(|_| Stop::Source)?;
                 let Some(body) = &mut self.body else {
                     self.content += n as u64;
                     self.ended = n == 0;
@@ -203,7 +286,7 @@ impl<'a> Pump<'a> {
             }
             Coding::IntoChunks => {
                 self.out.resize(CHUNK_HEAD, 0);
-                let read = poll_read_buf(Pin::new(source), cx, &mut self.out);
+                let read = source.poll_fill(cx, &mut self.out);
                 let Poll::Ready(read) = read else {
                     self.out.clear();
                     return Poll::Pending;
@@ -211,18 +294,21 @@ impl<'a> Pump<'a> {
                 let n = read.map_err(|_| Stop::Source)?;
                 self.content += n as u64;
                 if n == 0 {
-                    self.ended = true;
                     self.out.clear();
-                    self.out.extend_from_slice(b"0\r\n\r\n");
+                    let trailers = ready!(source.poll_trailers(cx))?;
+                    self.ended = true;
+                    self.out.extend_from_slice(b"0\r\n");
+                    self.out.extend_from_slice(&trailers);
+                    self.out.extend_from_slice(b"\r\n");
                 } else {
                     self.out[..CHUNK_HEAD].copy_from_slice(format!("{n:08x}\r\n").as_bytes());
                     self.out.extend_from_slice(b"\r\n");
                 }
-                Poll::Ready(Ok(()))
+                Poll::Ready(if self.content > self.limit { Err(Stop::TooLarge) } else { Ok(()) })
             }
             Coding::OutOfChunks => {
                 let mut came = self.buffers.take();
-                let read = poll_read_buf(Pin::new(source), cx, &mut came);
+                let read = source.poll_fill(cx, &mut came);
                 let fed = match read {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(Err(_) | Ok(0)) => Poll::Ready(Err(Stop::Source)),

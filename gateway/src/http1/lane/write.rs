@@ -3,12 +3,46 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::http1::fields::Name;
+use crate::http1::fields::{Field, Name};
 use crate::http1::response::ResponseHead;
 pub(super) use crate::http1::rewrite::{Lines, put, request};
 use crate::policy::forward::X_REQUEST_ID;
 use crate::policy::headers::HeaderPolicy;
 use crate::policy::limit::{Limit, Verdict};
+
+/// The head of an answer that is being put together.
+pub(crate) trait AnswerHead {
+    /// Appends a header line.
+    fn put(&mut self, name: &str, value: &[u8]);
+
+    /// Appends a line of the server's.
+    fn pass(&mut self, field: &Field, head: &[u8]);
+
+    /// Appends what the policy sets.
+    fn set(&mut self, policy: &HeaderPolicy, https: bool);
+
+    /// Ends the head. What the body begins with can be appended to what this answers.
+    fn end(&mut self) -> &mut Vec<u8>;
+}
+
+impl AnswerHead for Vec<u8> {
+    fn put(&mut self, name: &str, value: &[u8]) {
+        put(self, name, value);
+    }
+
+    fn pass(&mut self, field: &Field, head: &[u8]) {
+        self.extend_from_slice(field.line(head));
+    }
+
+    fn set(&mut self, policy: &HeaderPolicy, https: bool) {
+        self.extend_from_slice(policy.lines(https));
+    }
+
+    fn end(&mut self) -> &mut Vec<u8> {
+        self.extend_from_slice(b"\r\n");
+        self
+    }
+}
 
 /// What every answer is given.
 pub(super) struct Edits<'a> {
@@ -20,12 +54,12 @@ pub(super) struct Edits<'a> {
 
 impl Edits<'_> {
     /// Appends the lines that are set on every answer.
-    pub(super) fn set(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.policy.lines(self.https));
+    pub(super) fn set(&self, out: &mut impl AnswerHead) {
+        out.set(self.policy, self.https);
         if let Some((limit, verdict)) = self.limit {
-            limit.headers(*verdict, |name, value| put(out, name, value));
+            limit.headers(*verdict, |name, value| out.put(name, value));
         }
-        put(out, X_REQUEST_ID, self.request_id.as_bytes());
+        out.put(X_REQUEST_ID, self.request_id.as_bytes());
     }
 
     /// Whether a server's line gives way to one of these, or is taken off.
@@ -62,38 +96,48 @@ impl Told {
         }
     }
 
-    pub(super) fn put(self, out: &mut Vec<u8>) {
+    pub(super) fn put(self, out: &mut impl AnswerHead) {
         match self {
             Self::Nothing => {}
-            Self::KeepAlive => put(out, "connection", b"keep-alive"),
-            Self::Close => put(out, "connection", b"close"),
-            Self::Upgrade => put(out, "connection", b"upgrade"),
+            Self::KeepAlive => out.put("connection", b"keep-alive"),
+            Self::Close => out.put("connection", b"close"),
+            Self::Upgrade => out.put("connection", b"upgrade"),
         }
     }
 }
 
-/// Appends the head of a server's answer as the client gets it. `framing`: the line that frames its body anew.
+/// How an answer's body is framed for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framed {
+    /// As the server framed it.
+    Same,
+    /// In chunks, which the server did not make.
+    Chunks,
+    /// By the connection's end, or by HTTP/2: no header line says it.
+    Beneath,
+}
+
+/// Appends the header lines of a server's answer as the client gets them.
 pub(super) fn response(
-    out: &mut Vec<u8>,
+    out: &mut impl AnswerHead,
     head: &ResponseHead,
     lines: &Lines<'_>,
     edits: &Edits<'_>,
     told: Told,
-    framing: Option<&[u8]>,
+    framed: Framed,
 ) {
-    status_line(out, head.status, &lines.head[head.reason.clone()]);
     let options = lines.has_options();
     let mut dated = false;
     for field in lines.fields {
         let drop = match field.name {
             Name::Connection | Name::HopByHop => true,
             Name::Upgrade => told != Told::Upgrade,
-            Name::TransferEncoding => framing.is_some(),
+            Name::TransferEncoding => framed != Framed::Same,
             // RFC 9110, 8.6: none with a status that has no body.
             Name::ContentLength => matches!(head.status, 100..200 | 204),
             Name::SetCookie => {
                 if let Some(cookie) = edits.policy.cookie(field.value(lines.head)) {
-                    put(out, "set-cookie", &cookie);
+                    out.put("set-cookie", &cookie);
                     continue;
                 }
                 edits.replaces(b"set-cookie")
@@ -105,33 +149,32 @@ pub(super) fn response(
             _ => edits.replaces(field.name(lines.head)) || options && lines.names(field),
         };
         if !drop {
-            out.extend_from_slice(field.line(lines.head));
+            out.pass(field, lines.head);
         }
     }
-    out.extend_from_slice(framing.unwrap_or_default());
+    if framed == Framed::Chunks {
+        out.put("transfer-encoding", b"chunked");
+    }
     if !dated {
         // RFC 9110, 6.6.1.
-        put(out, "date", date().as_bytes());
+        out.put("date", date().as_bytes());
     }
     edits.set(out);
     told.put(out);
-    out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the head of an interim answer (RFC 9110, 15.2): as it came, but for what is between neighbours.
-pub(super) fn interim(out: &mut Vec<u8>, head: &ResponseHead, lines: &Lines<'_>) {
-    status_line(out, head.status, &lines.head[head.reason.clone()]);
+/// Appends the header lines of an interim answer (RFC 9110, 15.2): as they came, but for what is between neighbours.
+pub(super) fn interim(out: &mut impl AnswerHead, lines: &Lines<'_>) {
     for field in lines.fields {
         if !matches!(field.name, Name::Connection | Name::HopByHop | Name::Upgrade | Name::ContentLength)
             && !lines.names(field)
         {
-            out.extend_from_slice(field.line(lines.head));
+            out.pass(field, lines.head);
         }
     }
-    out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+pub(crate) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend([status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8));
     out.push(b' ');

@@ -1,0 +1,63 @@
+//! The answer to what the front door refuses: it is nobody's request, and no route's.
+
+use std::time::SystemTime;
+
+use super::write::{self, AnswerHead};
+use super::{After, Downstream, Lane, send};
+use crate::http1::head::Refusal;
+use crate::listen::Connection;
+use crate::problem::{CONTENT_TYPE, Problem};
+use crate::proxy::fresh_request_id;
+use crate::telemetry::access_log::{Line, timestamp};
+
+/// Answers, counts it and writes its line. The connection ends, where it is the request's own.
+pub(crate) async fn refuse<D: Downstream>(
+    lane: &Lane,
+    client: &mut D,
+    connection: &Connection,
+    refusal: Refusal,
+) -> After {
+    let listener = lane.listener(connection);
+    let (status, reason) = (refusal.status(), refusal.reason());
+    lane.live.metrics.refused.with_label_values(&[reason]).inc();
+    let request_id = &*fresh_request_id();
+    let detail = refusal.to_string();
+    let problem = Problem::new(status, "malformed-request", &detail, Some(request_id));
+    let body = problem.body();
+    let mut head = client.head(status, problem.title.as_bytes());
+    head.put("content-type", CONTENT_TYPE.as_bytes());
+    head.put("content-length", body.len().to_string().as_bytes());
+    head.put("cache-control", b"no-store");
+    if !D::HTTP2 {
+        head.put("connection", b"close");
+    }
+    head.put("x-request-id", request_id.as_bytes());
+    head.put("date", write::date().as_bytes());
+    head.set(&listener.headers, connection.tls.is_some());
+    head.end().extend_from_slice(&body);
+    lane.live.access_log.load().log(&Line {
+        time: timestamp(SystemTime::now()),
+        request_id,
+        client: connection.peer.ip().to_canonical(),
+        listener: &connection.listener,
+        protocol: if D::HTTP2 { "HTTP/2" } else { "HTTP/1.1" },
+        tls: connection.tls,
+        method: "-",
+        host: "",
+        path: "",
+        status,
+        route: None,
+        upstream: None,
+        server: None,
+        bytes_in: 0,
+        bytes_out: body.len() as u64,
+        duration_ms: 0.0,
+        upstream_ms: None,
+        user_agent: None,
+        error: Some(reason),
+    });
+    match send(client, head, listener.timeouts.send.0, true).await {
+        Ok(()) => After::Close { unread: true },
+        Err(_) => After::Gone,
+    }
+}
