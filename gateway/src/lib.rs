@@ -14,7 +14,6 @@ pub mod listen;
 pub mod live;
 pub mod policy;
 mod problem;
-pub mod proxy;
 pub mod telemetry;
 pub mod upstream;
 mod watch;
@@ -104,13 +103,8 @@ impl Gateway {
             let (handle, thread) = worker_thread(n).map_err(|error| StartError(error.to_string()))?;
             let lane = http1::lane::Lane::new(prepared.live.clone());
             handle.spawn(lane.clone().sweep());
-            let worker = Worker {
-                lane,
-                live: prepared.live.clone(),
-                proxy: proxy::edge_proxy(prepared.live.clone()),
-                drain: draining.clone(),
-                connections: connections.clone(),
-            };
+            let worker =
+                Worker { lane, live: prepared.live.clone(), drain: draining.clone(), connections: connections.clone() };
             handles.push((handle, worker));
             threads.push(thread);
         }

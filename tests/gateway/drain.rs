@@ -145,6 +145,9 @@ fn at_the_drain_timeout_it_ends_though_a_request_hangs() {
     );
     assert!(hangs.rest().is_empty());
     assert!(edge.keygate.stderr().contains("drain_timeout is over"), "{}", edge.keygate.stderr());
+    let lines = edge.log_lines();
+    let cut = lines.iter().find(|line| line["error"] == "Internal Cut").expect("the request has its line");
+    assert_eq!((&cut["path"], &cut["status"]), (&serde_json::json!("/"), &serde_json::json!(499)));
 }
 
 #[test]

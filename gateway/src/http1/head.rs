@@ -274,30 +274,6 @@ fn is_origin_form(target: &[u8], method: &[u8]) -> bool {
     target.starts_with(b"/") || target == b"*" && method == b"OPTIONS"
 }
 
-/// Holds an HTTP/2 request to the rules of an HTTP/1 head: it is forwarded as one.
-///
-/// `authorities` are `:authority` and every `Host`, of which RFC 9113 (8.3.1) wants that they agree.
-///
-/// # Errors
-/// Why the request is refused.
-pub fn check_http2<'a>(
-    method: &[u8],
-    path: &[u8],
-    authorities: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<(), Refusal> {
-    if method.len() > MAX_METHOD {
-        return Err(Refusal::RequestLine);
-    }
-    // CONNECT has no path. It is refused later, with a status of its own.
-    if method != b"CONNECT" && !(path.iter().all(is_uri) && is_origin_form(path, method)) {
-        return Err(Refusal::Target);
-    }
-    let mut authorities = authorities.into_iter();
-    let first = authorities.next().ok_or(Refusal::Host)?;
-    let agree = parse_authority(first) && authorities.all(|other| other.eq_ignore_ascii_case(first));
-    if agree { Ok(()) } else { Err(Refusal::Host) }
-}
-
 /// Whether this is `host` or `host:port` (RFC 3986, 3.2.2), without user information.
 fn parse_authority(authority: &[u8]) -> bool {
     let (host, port) = match authority.iter().rposition(|b| *b == b':') {
@@ -411,25 +387,6 @@ mod tests {
         assert_eq!(&text[head.origin_form.unwrap()], "/x?y");
         assert_eq!(read("GET http://a.test/ HTTP/1.1\r\nHost: b.test\r\n\r\n"), Err(Refusal::Host));
         assert_eq!(read("GET http://u@a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n"), Err(Refusal::Target));
-    }
-
-    #[test]
-    fn http2_is_held_to_the_same_rules() {
-        let check = |method: &str, path: &str, authorities: &[&str]| {
-            check_http2(method.as_bytes(), path.as_bytes(), authorities.iter().map(|text| text.as_bytes()))
-        };
-        assert_eq!(check("GET", "/a?b=%20", &["a.test:443"]), Ok(()));
-        assert_eq!(check("GET", "/", &["a.test", "A.test"]), Ok(()));
-        assert_eq!(check("OPTIONS", "*", &["a.test"]), Ok(()));
-        assert_eq!(check("CONNECT", "", &["a.test:443"]), Ok(()));
-        for path in ["", "a", "*", "http://a.test/", "/\\", "/\"", "/<", "/#", "/a b", "/\u{e9}", "/\x7f", "/{x}", "/|"]
-        {
-            assert_eq!(check("GET", path, &["a.test"]), Err(Refusal::Target), "{path}");
-        }
-        for authorities in [&[][..], &[""], &["a", "b"], &["a", "a", "b"], &["u@a"], &["a/b"], &["a:b"], &["a,b"]] {
-            assert_eq!(check("GET", "/", authorities), Err(Refusal::Host), "{authorities:?}");
-        }
-        assert_eq!(check(&"A".repeat(33), "/", &["a.test"]), Err(Refusal::RequestLine));
     }
 
     #[test]

@@ -4,7 +4,6 @@ pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http1::lane::Lane;
 use crate::live::{ListenerPolicy, Live, Snapshot};
-use crate::proxy::EdgeProxy;
 
 /// After an answer to a request that was not read whole, so much more is read and dropped, so that the client gets to
 /// see the answer before the connection is reset.
@@ -40,11 +38,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The TLS version ("TLSv1.3"), when there is TLS.
     pub tls: Option<&'static str>,
-    /// Whether it speaks HTTP/2.
-    pub h2: bool,
     /// The listener's policy when the connection was accepted; the live one counts while the listener exists.
     pub policy: Arc<ListenerPolicy>,
-    pub(crate) fd: RawFd,
 }
 
 /// A listening socket, shared by all workers.
@@ -145,7 +140,6 @@ impl Slots {
 pub struct Worker {
     pub(crate) live: Arc<Live>,
     pub(crate) lane: Arc<Lane>,
-    pub(crate) proxy: Arc<EdgeProxy>,
     pub(crate) drain: watch::Receiver<bool>,
     pub(crate) connections: tokio_util::task::TaskTracker,
 }
@@ -220,7 +214,6 @@ impl Worker {
         let metrics = self.live.metrics.clone();
         let _open = metrics.connection(&listener);
         let _ = stream.set_nodelay(true);
-        let fd = stream.as_raw_fd();
         let (io, tls, h2): (ClientStream, _, _) = match &policy.tls {
             None => (Either::Left(stream), None, false),
             Some(config) => {
@@ -261,7 +254,7 @@ impl Worker {
                 }
             }
         };
-        let connection = Arc::new(Connection { listener, peer, tls, h2, policy, fd });
+        let connection = Connection { listener, peer, tls, policy };
         if !h2 {
             return self.lane.serve(io, &connection, self.drain).await;
         }

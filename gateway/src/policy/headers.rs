@@ -109,12 +109,6 @@ impl HeaderPolicy {
         self.remove.iter().any(is) || self.set(https).any(|(other, _)| is(other))
     }
 
-    /// Whether `Set-Cookie` headers need a look.
-    #[must_use]
-    pub fn edits_cookies(&self) -> bool {
-        self.cookies.is_some()
-    }
-
     /// A `Set-Cookie` value with the attributes that it must carry and does not (RFC 6265bis), or `None` when it has
     /// them all.
     #[must_use]

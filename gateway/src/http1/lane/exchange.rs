@@ -29,8 +29,8 @@ use crate::policy::decide::{
 };
 use crate::policy::forward::{self, Origin};
 use crate::problem::{CONTENT_TYPE, Problem};
-use crate::proxy::fresh_request_id;
 use crate::telemetry::access_log::{Line, milliseconds, timestamp};
+use crate::telemetry::request_id::fresh_request_id;
 use crate::upstream::Upstream;
 
 /// Attempts at an upstream's servers, in all.
@@ -66,6 +66,9 @@ struct Exchange<'a> {
 
 /// What the log tells of it besides.
 struct Record {
+    protocol: &'static str,
+    /// Whether it came to its end, good or bad.
+    ended: bool,
     server: Option<SocketAddr>,
     status: u16,
     first_byte: Option<Duration>,
@@ -102,7 +105,21 @@ pub(crate) async fn run<D: Downstream>(
     let keep = if head.http10 { lines.connection(b"keep-alive") } else { !lines.connection(b"close") };
     let decision = judge(&snapshot.0, &listener, head, &lines, &host, &origin);
     lane.live.metrics.decided(&decision);
-    let told = Record { server: None, status: 499, first_byte: None, bytes_in: 0, bytes_out: 0, error: None };
+    let protocol = match head.http10 {
+        _ if D::HTTP2 => "HTTP/2",
+        true => "HTTP/1.0",
+        false => "HTTP/1.1",
+    };
+    let told = Record {
+        protocol,
+        ended: false,
+        server: None,
+        status: 499,
+        first_byte: None,
+        bytes_in: 0,
+        bytes_out: 0,
+        error: None,
+    };
     // Who asks for a tunnel may have sent what belongs into it: that is no request of theirs.
     let keep = keep && &lines.head[head.method.clone()] != b"CONNECT" && client.is_wanted(drain);
     let mut exchange = Exchange {
@@ -119,7 +136,7 @@ pub(crate) async fn run<D: Downstream>(
         told,
     };
     let after = exchange.serve(client).await;
-    exchange.tell::<D>();
+    exchange.told.ended = true;
     after
 }
 
@@ -513,7 +530,7 @@ impl Exchange<'_> {
     }
 
     /// Counts the request, and writes its line.
-    fn tell<D: Downstream>(&mut self) {
+    fn tell(&mut self) {
         self.release();
         let live = &self.lane.live;
         let duration = self.started.elapsed();
@@ -531,11 +548,7 @@ impl Exchange<'_> {
             request_id: &self.request_id,
             client: self.origin.client,
             listener: &self.connection.listener,
-            protocol: match self.asked.head.http10 {
-                _ if D::HTTP2 => "HTTP/2",
-                true => "HTTP/1.0",
-                false => "HTTP/1.1",
-            },
+            protocol: self.told.protocol,
             tls: self.connection.tls,
             method,
             host: &self.host,
@@ -551,6 +564,16 @@ impl Exchange<'_> {
             user_agent: self.lines().first(Name::UserAgent).and_then(|value| std::str::from_utf8(value).ok()),
             error: self.told.error.as_deref(),
         });
+    }
+}
+
+impl Drop for Exchange<'_> {
+    /// However it ends, there is a line for it: also when the gateway drains and waits for it no longer.
+    fn drop(&mut self) {
+        if !self.told.ended {
+            self.told.error.get_or_insert_with(|| "Internal Cut".to_owned());
+        }
+        self.tell();
     }
 }
 

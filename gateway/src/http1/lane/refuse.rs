@@ -7,8 +7,8 @@ use super::{After, Downstream, Lane, send};
 use crate::http1::head::Refusal;
 use crate::listen::Connection;
 use crate::problem::{CONTENT_TYPE, Problem};
-use crate::proxy::fresh_request_id;
 use crate::telemetry::access_log::{Line, timestamp};
+use crate::telemetry::request_id::fresh_request_id;
 
 /// Answers, counts it and writes its line. The connection ends, where it is the request's own.
 pub(crate) async fn refuse<D: Downstream>(
