@@ -121,6 +121,10 @@ impl ProxyHttp for Edge {
             return Err(Error::explain(ErrorType::ConnectNoRoute, "no server has a known address").into_up());
         };
         exchange.tried.push(server);
+        if !upstream.tls.is_empty() {
+            // In the clear it would be asked for what is to be secret.
+            return Err(Error::explain(ErrorType::ConnectNoRoute, "TLS to servers is HTTP/1.1's alone").into_up());
+        }
         // Each attempt sends the body from its beginning.
         (exchange.body_in, exchange.body_times) = (0, None);
         exchange.server = Some(address);

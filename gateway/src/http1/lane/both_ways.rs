@@ -5,18 +5,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::attempt::{Bounds, HALF_CLOSED};
 use super::client::Client;
+use super::connect::ServerStream;
 use super::relay::{Pump, Stop, Waiting};
 
 /// Both directions of an exchange, once its answer has begun.
 pub(super) struct Relay<'a, 'c, 'b> {
     pub(super) client: &'a mut Client<'c>,
     pub(super) upload: &'a mut Pump<'b>,
-    pub(super) server: &'a mut TcpStream,
+    pub(super) server: &'a mut ServerStream,
     pub(super) download: &'a mut Pump<'b>,
     pub(super) bounds: Bounds,
     pub(super) began: Instant,
@@ -68,7 +68,7 @@ impl Relay<'_, '_, '_> {
 /// A connection that HTTP has been left on, both ways.
 pub(super) struct Tunnel<'a, 'c, 'b> {
     pub(super) client: &'a mut Client<'c>,
-    pub(super) server: &'a mut TcpStream,
+    pub(super) server: &'a mut ServerStream,
     /// To the server, and whether it has been told of the end.
     pub(super) up: (&'a mut Pump<'b>, bool),
     /// To the client, and whether it has been told of the end.
