@@ -170,3 +170,82 @@ fn reason(error: &CertificateError) -> &'static str {
         _ => "not acceptable",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            let folder = Self(tempfile::tempdir().unwrap());
+            folder.certificate("ca");
+            folder.certificate("client");
+            folder
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        fn certificate(&self, name: &str) {
+            let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+            std::fs::write(self.path().join(name).with_extension("crt"), made.cert.pem()).unwrap();
+            std::fs::write(self.path().join(name).with_extension("key"), made.signing_key.serialize_pem()).unwrap();
+        }
+
+        /// The ids of two servers' TLS under this file.
+        fn ids(&self, kept: &mut Kept, tls: &str) -> Result<Vec<u64>, String> {
+            let text =
+                format!("[upstreams.a]\nservers = [\"one.test:1\", \"127.0.0.1:1\"]\n[upstreams.a.tls]\n{tls}\n");
+            let path = self.path().join("keygate.toml");
+            let loaded = keygate_config::parse(keygate_config::Source { path, text }).map_err(|e| e.to_string())?;
+            let upstream = &loaded.config.upstreams["a"];
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let servers = upstream.servers.iter().map(|server| &server.value);
+            let made = kept.build("a", upstream.tls.as_ref().unwrap(), servers, &provider)?;
+            Ok(made.iter().map(|tls| tls.id).collect())
+        }
+    }
+
+    #[test]
+    fn it_is_kept_while_nothing_of_it_changes() {
+        let (folder, mut kept) = (Folder::new(), Kept::default());
+        const FILE: &str = "ca = \"ca.crt\"\ncert = \"client.crt\"\nkey = \"client.key\"";
+        let first = folder.ids(&mut kept, FILE).unwrap();
+        assert_eq!(first, [1, 2]);
+        assert_eq!(folder.ids(&mut kept, FILE).unwrap(), first);
+        // A name is a server's own: the one it had already keeps its TLS.
+        let named = folder.ids(&mut kept, &format!("server_name = \"one.test\"\n{FILE}")).unwrap();
+        assert_eq!(named, [1, 3]);
+        let mut last = 3;
+        let mut changed = |tls: &str| {
+            let ids = folder.ids(&mut kept, tls).unwrap();
+            assert_eq!(ids, [last + 1, last + 2], "{tls}");
+            last += 2;
+        };
+        changed(&format!("min_version = \"1.3\"\n{FILE}"));
+        changed(FILE);
+        changed("ca = \"ca.crt\"");
+        changed(FILE);
+        folder.certificate("client");
+        changed(FILE);
+        folder.certificate("ca");
+        changed(FILE);
+        kept.retain(|_| false);
+        assert_eq!(folder.ids(&mut kept, FILE).unwrap(), [last + 1, last + 2], "no id comes back");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let (folder, mut kept) = (Folder::new(), Kept::default());
+        std::fs::copy(folder.path().join("ca.key"), folder.path().join("client.key")).unwrap();
+        let why = folder.ids(&mut kept, "ca = \"ca.crt\"\ncert = \"client.crt\"\nkey = \"client.key\"").unwrap_err();
+        assert!(why.starts_with("upstream \"a\": ") && why.contains("client.key: is not the key of"), "{why}");
+        let why = folder.ids(&mut kept, "ca = \"none.pem\"").unwrap_err();
+        assert!(why.contains("none.pem: No such file"), "{why}");
+    }
+}
