@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::Diagnostic;
 use crate::model::{Address, Config};
 use crate::signer::Ledger;
+use crate::upstream_tls::UpstreamTls;
 
 /// As many links as the kernel follows.
 const MOST_LINKS: u8 = 40;
@@ -93,6 +94,11 @@ fn all<'a>(config: &'a Config, file: &Path) -> Vec<Claim<'a>> {
             let owner = format!("listener {name:?}");
             claim(&owner, "a certificate of ", &files.cert, Usage::Read, Some(&files.span));
             claim(&owner, "a key of ", &files.key, Usage::Read, Some(&files.span));
+        }
+    }
+    for (name, upstream) in &config.upstreams {
+        for file in upstream.tls.iter().flat_map(UpstreamTls::files) {
+            claim(&format!("upstream {name:?}"), "a TLS file of ", file, Usage::Read, Some(&file.span));
         }
     }
     if let Some(token) = &config.admin.token_file {

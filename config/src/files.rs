@@ -1,22 +1,25 @@
 //! What a configuration refers to outside its file: certificates, private keys, tokens, folders, sockets, addresses.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::net::UdpSocket;
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Access, FsWord, OFlags, PROC_SUPER_MAGIC};
+use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use crate::claims::real;
-use crate::{Address, Certificate, Config, Diagnostic, Ledger, Loaded};
+use crate::{Address, Certificate, Config, Diagnostic, Ledger, Loaded, UpstreamTls};
 
 /// A warning comes this long before a certificate expires.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -70,6 +73,66 @@ pub fn load_certificate(files: &Certificate, provider: &CryptoProvider) -> Resul
         }
     }
     Ok(LoadedCertificate { key: Arc::new(certified), names, not_after, not_before })
+}
+
+/// What TLS to an upstream's servers needs of files.
+#[derive(Debug, Clone)]
+pub struct LoadedUpstreamTls {
+    /// The authorities that are trusted.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// The certificate that is shown to servers.
+    pub client: Option<LoadedCertificate>,
+}
+
+/// Reads what TLS to an upstream's servers needs. `system` is where the system's authorities come from.
+///
+/// # Errors
+/// One line that says what is wrong, and where in the file the cause is named, if it is.
+pub fn load_upstream_tls(
+    tls: &UpstreamTls,
+    provider: &CryptoProvider,
+    system: impl FnOnce() -> Result<Vec<CertificateDer<'static>>, String>,
+) -> Result<LoadedUpstreamTls, (String, Option<Range<usize>>)> {
+    let roots = match &tls.ca {
+        Some(path) => load_authorities(path).map_err(|why| (why, Some(path.span.clone())))?,
+        None => system().map_err(|why| (why, None))?,
+    };
+    let client = match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => {
+            let files = Certificate { cert: cert.value.clone(), key: key.value.clone() };
+            Some(load_certificate(&files, provider).map_err(|why| (why, Some(cert.span.clone())))?)
+        }
+        _ => None,
+    };
+    Ok(LoadedUpstreamTls { roots, client })
+}
+
+/// Reads certificates of authorities, at least one.
+fn load_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let content = read(path).map_err(|error| at(&error))?;
+    let found = CertificateDer::pem_slice_iter(&content).collect::<Result<Vec<_>, _>>().map_err(|error| at(&error))?;
+    if found.is_empty() {
+        return Err(at(&"holds no certificate"));
+    }
+    for certificate in &found {
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| at(&error))?;
+    }
+    Ok(found)
+}
+
+/// The authorities that this machine trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+///
+/// # Errors
+/// When there are none.
+pub fn system_authorities() -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = rustls_native_certs::load_native_certs();
+    // One that cannot be read takes none of the others away.
+    if found.certs.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(format!("this machine trusts no authority{why}: name a file of them as tls.ca"));
+    }
+    Ok(found.certs)
 }
 
 /// Reads a file that is one: a pipe would be waited for, and a device has no end.
@@ -312,6 +375,17 @@ pub fn check_certificates(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
             Ok(certificate) => {
                 found.extend(validity(&files.value.cert, &certificate, now).map(|d| d.at(&files.span)));
             }
+        }
+    }
+    let system = LazyCell::new(system_authorities);
+    for upstream in loaded.config.upstreams.values() {
+        let Some(tls) = &upstream.tls else { continue };
+        match (load_upstream_tls(tls, &provider, || system.clone()), &tls.cert) {
+            (Err((why, span)), _) => found.push(Diagnostic::error(why).at(span.as_ref().unwrap_or(&upstream.span))),
+            (Ok(LoadedUpstreamTls { client: Some(client), .. }), Some(cert)) => {
+                found.extend(validity(cert, &client, now).map(|d| d.at(&cert.span)));
+            }
+            (Ok(_), _) => {}
         }
     }
     found

@@ -19,6 +19,7 @@ mod overlap;
 mod place;
 mod signer;
 pub mod units;
+mod upstream_tls;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use function::Function;
 pub use model::*;
 pub use place::At;
 pub use signer::*;
+pub use upstream_tls::{TlsName, UpstreamTls};
 pub use validate::{MAX_WEIGHT, MOST_BACKENDS};
 
 /// A configuration file that was read and found consistent.

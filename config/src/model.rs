@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::place::At;
 use crate::signer::Signer;
 use crate::units::{ByteRate, Period, Rate, Size};
+use crate::upstream_tls::UpstreamTls;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -347,6 +348,8 @@ impl Default for ListenerLimits {
 pub struct Upstream {
     /// `HOST:PORT` each; taken in turn, and one that refuses connections is left out for a while.
     pub servers: Vec<At<Server>>,
+    /// TLS is spoken to the servers; an empty table is enough. Without it, plain HTTP is.
+    pub tls: Option<UpstreamTls>,
     /// How long a server may take.
     #[serde(default)]
     pub timeouts: UpstreamTimeouts,
@@ -391,6 +394,13 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.0.parse().ok()
+    }
+
+    /// The name or the IP address, without the port and the brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let host = self.0.rsplit_once(':').map_or(&*self.0, |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 }
 
@@ -735,6 +745,9 @@ impl Config {
                 resolve(&mut certificate.value.cert);
                 resolve(&mut certificate.value.key);
             }
+        }
+        for tls in self.upstreams.values_mut().filter_map(|upstream| upstream.value.tls.as_mut()) {
+            tls.resolve_paths(base);
         }
         if let Some(signer) = &mut self.signer {
             signer.resolve_paths(base);

@@ -1,7 +1,7 @@
 //! The live snapshot: everything a request is decided by, immutable, swapped whole.
 //!
 //! A request keeps the snapshot it began with. What must outlive a snapshot (rate limit state, servers known to be
-//! down, counters, session tickets) is kept in `Carried` by identity, and every snapshot holds it by reference.
+//! down, counters, session tickets, TLS to servers) is kept in `Carried` by identity, and every snapshot holds it by reference.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::policy::route::Router;
 use crate::policy::split::Split;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::tls::Kept;
 use crate::upstream::{ServerState, Upstream, UpstreamState};
 use crate::weights::Weights;
 
@@ -211,6 +212,7 @@ pub(crate) struct Carried {
     provider: Arc<CryptoProvider>,
     servers: HashMap<Server, Arc<ServerState>>,
     upstreams: HashMap<String, Arc<UpstreamState>>,
+    upstream_tls: Kept,
     limits: HashMap<String, (RateLimit, Arc<Limit>)>,
     turns: HashMap<String, Arc<AtomicU64>>,
     tickets: HashMap<String, Arc<dyn ProducesTickets>>,
@@ -222,7 +224,8 @@ impl Carried {
     pub(crate) fn new(provider: Arc<CryptoProvider>) -> Self {
         let boot = uuid::Uuid::now_v7().simple().to_string()[20..].to_owned();
         let (servers, upstreams, limits) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { provider, servers, upstreams, limits, turns: HashMap::new(), tickets: HashMap::new(), boot }
+        let (turns, tickets, upstream_tls) = (HashMap::new(), HashMap::new(), Kept::default());
+        Self { provider, servers, upstreams, upstream_tls, limits, turns, tickets, boot }
     }
 
     /// A version for weights that change with this generation.
@@ -235,6 +238,7 @@ impl Carried {
         let config = &snapshot.loaded.config;
         self.servers.retain(|_, state| Arc::strong_count(state) > 1);
         self.upstreams.retain(|name, _| config.upstreams.contains_key(name));
+        self.upstream_tls.retain(|name| config.upstreams.get(name).is_some_and(|upstream| upstream.tls.is_some()));
         self.limits.retain(|name, _| config.rate_limits.contains_key(name));
         self.tickets.retain(|name, _| config.listeners.contains_key(name));
         let routes: HashSet<&str> = snapshot.routes.iter().map(|route| route.name.as_str()).collect();
@@ -259,7 +263,7 @@ impl Carried {
             .map(|(name, headers)| (name.as_str(), Arc::new(HeaderPolicy::new(headers))))
             .collect();
         let listeners = self.listeners(config, &headers)?;
-        let upstreams = self.upstreams(config);
+        let upstreams = self.upstreams(config)?;
         let limits = self.limits(config);
         let mut routes = Vec::with_capacity(config.routes.len());
         let before: HashMap<&str, &Arc<Route>> =
@@ -342,24 +346,30 @@ impl Carried {
         Ok(listeners)
     }
 
-    fn upstreams(&mut self, config: &Config) -> BTreeMap<String, Arc<Upstream>> {
+    fn upstreams(&mut self, config: &Config) -> Result<BTreeMap<String, Arc<Upstream>>, String> {
         let mut upstreams = BTreeMap::new();
         for (name, upstream) in &config.upstreams {
             let server = |server: &Server| {
                 let known = self.servers.entry(server.clone());
                 known.or_insert_with(|| Arc::new(ServerState::new(server.clone()))).clone()
             };
-            let servers = upstream.servers.iter().map(|at| &at.value).map(server).collect();
+            let named = || upstream.servers.iter().map(|at| &at.value);
+            let servers = named().map(server).collect();
+            let tls = match &upstream.tls {
+                Some(tls) => self.upstream_tls.build(name, tls, named(), &self.provider)?,
+                None => Vec::new(),
+            };
             let made = Upstream {
                 name: name.clone(),
                 timeouts: upstream.timeouts,
                 max_in_flight: upstream.max_in_flight,
                 servers,
+                tls,
                 state: self.upstreams.entry(name.clone()).or_default().clone(),
             };
             upstreams.insert(name.clone(), Arc::new(made));
         }
-        upstreams
+        Ok(upstreams)
     }
 
     /// Limits that did not change keep what they remember.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use inotify::{Inotify, WatchMask};
-use keygate_config::Loaded;
+use keygate_config::{Loaded, UpstreamTls};
 use tokio::time::Instant;
 
 use crate::control::Control;
@@ -119,6 +119,9 @@ fn files(loaded: &Loaded) -> Vec<PathBuf> {
     let mut files = vec![std::path::absolute(path).unwrap_or_else(|_| path.clone())];
     for certificate in config.listeners.values().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates) {
         files.extend([certificate.cert.clone(), certificate.key.clone()]);
+    }
+    for file in config.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()).flat_map(UpstreamTls::files) {
+        files.push(file.value.clone());
     }
     files.extend(config.admin.token_file.iter().map(|file| file.value.clone()));
     files

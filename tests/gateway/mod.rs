@@ -28,6 +28,7 @@ mod timeouts;
 mod tls;
 mod tls_check;
 mod tls_reload;
+mod upstream_tls;
 
 use client::{Client, Reply};
 use edge::{Edge, Simple, TLS, problem, tls_home};

@@ -10,7 +10,7 @@ use super::{Simple, TLS, tls_home};
 use crate::support::{Ca, RawOrigin, SOON, Step, free_port, wait_until};
 
 /// An origin that does what `play` says with each connection, once its request's head has been read.
-fn origin(play: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+pub(super) fn origin(play: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", free_port())).expect("a free port");
     let addr = listener.local_addr().expect("bound");
     let play = Arc::new(play);

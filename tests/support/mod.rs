@@ -13,6 +13,7 @@ mod ports;
 mod process;
 mod raw_origin;
 mod request;
+mod tls_front;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub use ports::free_port;
 pub use process::{Finished, Process, run};
 pub use raw_origin::{RawOrigin, Step};
 pub use request::{Seen, read_request};
+pub use tls_front::{FrontTls, TlsFront};
 pub use wait::{SOON, wait_until};
 
 /// Where `tests/run` put the Python environment and the node modules.

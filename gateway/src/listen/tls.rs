@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use keygate_config::files::{LoadedCertificate, load_certificate};
 use keygate_config::{Certificate, Tls, TlsVersion};
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 
 /// A listener's certificates, by the names in them.
 #[derive(Debug)]
@@ -75,16 +76,21 @@ pub fn server_config(
     tickets: Arc<dyn ProducesTickets>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
-        TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        TlsVersion::V1_3 => &[&rustls::version::TLS13],
-    };
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)?
+        .with_protocol_versions(versions(min_version))?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = tickets;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
+}
+
+/// The versions from this one on.
+pub(crate) fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_1_2: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+    match min {
+        TlsVersion::V1_2 => FROM_1_2,
+        TlsVersion::V1_3 => &FROM_1_2[..1],
+    }
 }

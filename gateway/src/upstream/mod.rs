@@ -1,5 +1,7 @@
 //! Servers that answer: their addresses, whose turn it is, and which are left out for a while.
 
+pub mod tls;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use keygate_config::{Server, UpstreamTimeouts};
+use tls::ServerTls;
 
 /// A server that refused a connection is left out for so long, as nginx's `fail_timeout`.
 const LEFT_OUT: Duration = Duration::from_secs(10);
@@ -22,6 +25,8 @@ pub struct Upstream {
     pub max_in_flight: Option<u32>,
     /// Its servers.
     pub servers: Vec<Arc<ServerState>>,
+    /// TLS to each of them, in the same order; none at all where plain HTTP is spoken.
+    pub tls: Vec<Arc<ServerTls>>,
     /// What is counted for it across snapshots.
     pub state: Arc<UpstreamState>,
 }
@@ -138,6 +143,12 @@ impl Upstream {
         self.max_in_flight.is_none_or(|max| before < i64::from(max)).then_some(guard)
     }
 
+    /// What tells connections to one of its servers from those of other TLS; 0 without TLS.
+    #[must_use]
+    pub fn tls_id(&self, server: usize) -> u64 {
+        self.tls.get(server).map_or(0, |tls| tls.id)
+    }
+
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> i64 {
@@ -173,6 +184,7 @@ mod tests {
             timeouts: config.timeouts,
             max_in_flight,
             servers: config.servers.iter().map(|s| Arc::new(ServerState::new(s.value.clone()))).collect(),
+            tls: Vec::new(),
             state: Arc::default(),
         }
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use keygate_config::{ListenerLimits, ListenerTimeouts, UpstreamTimeouts};
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
+use super::connect::ServerStream;
 use super::relay::{Pump, Stop, Waiting};
 use super::write::{self, AnswerHead, Lines};
 use super::{Downstream, send};
@@ -70,7 +70,7 @@ impl Bounds {
 pub(super) struct Attempt<'a, 'b, D> {
     pub(super) client: &'a mut D,
     pub(super) upload: &'a mut Pump<'b>,
-    pub(super) server: &'a mut TcpStream,
+    pub(super) server: &'a mut ServerStream,
     /// The request's head, and what there is of its body.
     pub(super) request: &'a [u8],
     /// How much of it has been sent.

@@ -1,19 +1,17 @@
 //! One request and its answer.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::attempt::{Answered, Attempt, Bounds, Failure};
 use super::both_ways::{Relay, Tunnel};
-use super::pool::{connect, is_theirs, kind_of};
+use super::connect::{NoConnection, ServerStream, connect, kind_of};
 use super::relay::{Coding, Pump, Stop};
 use super::write::{self, AnswerHead, Edits, Framed, Lines, Told};
 use super::{Asked, Downstream, Lane, send};
@@ -32,6 +30,7 @@ use crate::problem::{CONTENT_TYPE, Problem};
 use crate::telemetry::access_log::{Line, milliseconds, timestamp};
 use crate::telemetry::request_id::fresh_request_id;
 use crate::upstream::Upstream;
+use crate::upstream::tls::refuses_us;
 
 /// Attempts at an upstream's servers, in all.
 const MAX_ATTEMPTS: usize = 5;
@@ -216,7 +215,7 @@ impl Exchange<'_> {
         upload: &mut Pump<'_>,
         body: &[u8],
         upgrade: bool,
-    ) -> Result<(TcpStream, Answered), NoAnswer> {
+    ) -> Result<(ServerStream, Answered), NoAnswer> {
         let upstream = self.decision.upstream.clone().ok_or(NoAnswer::Gone)?;
         // A body that has not come whole cannot be sent again.
         let whole = upload.has_ended();
@@ -230,7 +229,7 @@ impl Exchange<'_> {
             });
             let Some((place, address)) = next else { break };
             self.told.server = Some(address);
-            let pooled = if stale { None } else { self.lane.pool.take(address) };
+            let pooled = if stale { None } else { self.lane.pool.take(address, upstream.tls_id(place)) };
             let reused = pooled.is_some();
             let mut server = match pooled {
                 Some(server) => server,
@@ -239,11 +238,11 @@ impl Exchange<'_> {
                         self.told.server = Some(address);
                         server
                     }
-                    Err(error) if !is_theirs(&error) => return Err(NoAnswer::Instead(exhausted())),
+                    Err(error) if !error.is_theirs() => return Err(NoAnswer::Instead(exhausted())),
                     Err(error) => {
                         tried.push(place);
                         if upstream.pick(&tried).is_none() {
-                            return Err(self.failed(&upstream, error.kind() == io::ErrorKind::TimedOut));
+                            return Err(self.failed(&upstream, error.is_late()));
                         }
                         continue;
                     }
@@ -283,6 +282,14 @@ impl Exchange<'_> {
                     answered.open &= all_sent;
                     return Ok((server, answered));
                 }
+                // The handshake's end, for the server: the request has not been read.
+                Err(Failure::Closed { error, silent: true }) if !reused && refuses_us(&error) => {
+                    self.left_out(&upstream, place, address, &NoConnection::Tls(error));
+                    tried.push(place);
+                    if !whole || upstream.pick(&tried).is_none() {
+                        return Err(self.failed(&upstream, false));
+                    }
+                }
                 // RFC 9112, 9.3.1: it had been closed before the request came, and nothing is lost by asking again.
                 Err(Failure::Closed { silent: true, .. })
                     if reused && whole && (sent == 0 || is_idempotent(self.method())) =>
@@ -306,35 +313,47 @@ impl Exchange<'_> {
         upstream: &Upstream,
         place: usize,
         first: SocketAddr,
-    ) -> io::Result<(TcpStream, SocketAddr)> {
-        let server = &upstream.servers[place];
+    ) -> Result<(ServerStream, SocketAddr), NoConnection> {
+        let (server, tls) = (&upstream.servers[place], upstream.tls.get(place).map(AsRef::as_ref));
         let mut address = first;
         for left in (0..server.addresses().clamp(1, MOST_ADDRESSES)).rev() {
-            let error = match connect(address, upstream.timeouts.connect.0).await {
+            let error = match connect(address, tls, upstream.timeouts.connect.0).await {
                 Ok(stream) => {
                     server.succeeded();
                     return Ok((stream, address));
                 }
                 Err(error) => error,
             };
-            if !is_theirs(&error) {
+            if !error.is_theirs() {
                 tracing::warn!(%error, "no connection to a server can be opened");
                 self.told.error = Some("Internal SocketError".to_owned());
                 return Err(error);
             }
-            self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
-            self.told.error = Some(format!("Upstream {}", kind_of(&error)));
             match server.address().filter(|_| left > 0) {
-                Some(next) => address = next,
+                Some(next) => {
+                    self.count(upstream, &error);
+                    address = next;
+                }
                 None => {
-                    if server.failed() {
-                        tracing::warn!(upstream = upstream.name, server = %address, %error, "server left out");
-                    }
+                    self.left_out(upstream, place, address, &error);
                     return Err(error);
                 }
             }
         }
-        Err(io::ErrorKind::AddrNotAvailable.into())
+        Err(NoConnection::Tcp(std::io::ErrorKind::AddrNotAvailable.into()))
+    }
+
+    fn count(&mut self, upstream: &Upstream, error: &NoConnection) {
+        self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, error.counted()]).inc();
+        self.told.error = Some(format!("Upstream {}", error.kind()));
+    }
+
+    /// Counts what failed, and leaves the server out for a while.
+    fn left_out(&mut self, upstream: &Upstream, place: usize, address: SocketAddr, error: &NoConnection) {
+        self.count(upstream, error);
+        if upstream.servers[place].failed() {
+            tracing::warn!(upstream = upstream.name, server = %address, %error, "server left out");
+        }
     }
 
     /// Passes an answer on, while the rest of the request goes the other way.
@@ -342,7 +361,7 @@ impl Exchange<'_> {
         &mut self,
         client: &mut D,
         mut upload: Pump<'_>,
-        mut server: TcpStream,
+        mut server: ServerStream,
         answered: Answered,
     ) -> After {
         let Answered { head, fields, bytes, open } = answered;
@@ -415,7 +434,7 @@ impl Exchange<'_> {
     }
 
     /// After 101, bytes pass as they are, both ways, until both have ended.
-    async fn tunnel<D: Downstream>(&mut self, client: &mut D, mut server: TcpStream, answered: &Answered) -> After {
+    async fn tunnel<D: Downstream>(&mut self, client: &mut D, mut server: ServerStream, answered: &Answered) -> After {
         let Answered { head, fields, bytes, .. } = answered;
         let lines = Lines { head: &bytes[..head.len], fields };
         let mut out = client.head(head.status, &bytes[head.reason.clone()]);

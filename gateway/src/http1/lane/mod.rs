@@ -5,6 +5,7 @@
 mod attempt;
 mod both_ways;
 mod client;
+mod connect;
 mod exchange;
 mod pool;
 mod refuse;
