@@ -3,13 +3,14 @@
 //! [`Gateway::start`] takes a configuration, binds its listeners and serves; [`Gateway::run`] waits for the end and
 //! drains. The gateway keeps its threads to itself, so it can be embedded beside anything.
 //!
-//! The folders are the stations a request meets, in order: `listen` (sockets, TLS), `http1` (the front door),
-//! `policy` (what is decided), `upstream` (who answers), `proxy` (the pingora lane), `telemetry`.
+//! The folders are the stations a request meets, in order: `listen` (sockets, TLS), `http1` and `http2` (the front door),
+//! `lane` (one exchange, whatever the protocol), `policy` (what is decided), `upstream` (who answers), `telemetry`.
 
 mod admin;
 mod control;
 pub mod http1;
 mod http2;
+mod lane;
 pub mod listen;
 pub mod live;
 pub mod policy;
@@ -101,7 +102,7 @@ impl Gateway {
         let (mut threads, mut handles) = (Vec::new(), Vec::new());
         for n in 0..workers {
             let (handle, thread) = worker_thread(n).map_err(|error| StartError(error.to_string()))?;
-            let lane = http1::lane::Lane::new(prepared.live.clone());
+            let lane = lane::Lane::new(prepared.live.clone());
             handle.spawn(lane.clone().sweep());
             let worker =
                 Worker { lane, live: prepared.live.clone(), drain: draining.clone(), connections: connections.clone() };

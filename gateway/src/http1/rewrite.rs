@@ -24,23 +24,23 @@ impl Fields for Lines<'_> {
 }
 
 impl Lines<'_> {
-    pub(super) fn of(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn of(&self, name: Name) -> impl Iterator<Item = &[u8]> {
         self.fields.iter().filter(move |field| field.name == name).map(|field| field.value(self.head))
     }
 
     /// The first line of this name.
-    pub(super) fn first(&self, name: Name) -> Option<&[u8]> {
+    pub(crate) fn first(&self, name: Name) -> Option<&[u8]> {
         self.of(name).next()
     }
 
     /// Whether `Connection` has this option.
-    pub(super) fn connection(&self, option: &[u8]) -> bool {
+    pub(crate) fn connection(&self, option: &[u8]) -> bool {
         self.of(Name::Connection).any(|value| members(value).any(|member| member.eq_ignore_ascii_case(option)))
     }
 
     /// Whether there is a protocol to change to that is no other HTTP, or TLS: their requests would pass through the tunnel
     /// unseen ("h2c smuggling").
-    pub(super) fn may_upgrade(&self) -> bool {
+    pub(crate) fn may_upgrade(&self) -> bool {
         let hides_requests = |protocol: &[u8]| {
             let begins =
                 |with: &str| protocol.get(..with.len()).is_some_and(|p| p.eq_ignore_ascii_case(with.as_bytes()));
@@ -51,13 +51,13 @@ impl Lines<'_> {
     }
 
     /// Whether `Connection` names this field, which then is between two neighbours only (RFC 9110, 7.6.1).
-    pub(super) fn names(&self, field: &Field) -> bool {
+    pub(crate) fn names(&self, field: &Field) -> bool {
         self.of(Name::Connection)
             .any(|value| members(value).any(|member| member.eq_ignore_ascii_case(field.name(self.head))))
     }
 
     /// Whether `Connection` has options beyond the usual, and may name a field.
-    pub(super) fn has_options(&self) -> bool {
+    pub(crate) fn has_options(&self) -> bool {
         let usual = |member: &[u8]| {
             [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|usual| member.eq_ignore_ascii_case(usual))
         };
@@ -104,7 +104,7 @@ pub fn request(
 }
 
 /// Appends a header line.
-pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(crate) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

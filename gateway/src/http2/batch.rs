@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http1::lane::Buffers;
+use crate::lane::Buffers;
 use crate::listen::ClientStream;
 
 /// What is held back at most, in bytes: two records of TLS.

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use crate::http1::body::check_trailer;
 use crate::http1::fields::Field;
 use crate::http1::head::{self, Head, Limits, Refusal};
-use crate::http1::lane::AnswerHead;
+use crate::lane::AnswerHead;
 use crate::policy::headers::HeaderPolicy;
 
 /// Writes a request down as a head of HTTP/1, and reads that. `ended`: it has no body.

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::http1::lane::{Lane, Timer};
+use crate::lane::{Lane, Timer};
 use crate::listen::{ClientStream, Connection, FIRST_HEAD_IN_DRAIN, drained_for};
 use batch::Batch;
 

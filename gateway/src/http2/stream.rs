@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::head::{self, Answer};
 use crate::http1::head::Limits;
-use crate::http1::lane::{After, Asked, Buffers, Downstream, Lane, Sink, Source, Stop, Timer, refuse, run};
+use crate::lane::{After, Asked, Buffers, Downstream, Lane, Sink, Source, Stop, Timer, refuse, run};
 use crate::listen::{Connection, LINGER_BYTES, LINGER_TIME};
 
 /// A stream, as the lane sees it.

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use crate::http1::lane::Lane;
+use crate::lane::Lane;
 use crate::live::{ListenerPolicy, Live, Snapshot};
 
 /// After an answer to a request that was not read whole, so much more is read and dropped, so that the client gets to
@@ -256,7 +256,7 @@ impl Worker {
         };
         let connection = Connection { listener, peer, tls, policy };
         if !h2 {
-            return self.lane.serve(io, &connection, self.drain).await;
+            return crate::http1::serve(&self.lane, io, &connection, self.drain).await;
         }
         crate::http2::serve(&self.lane, io, &connection, self.drain).await;
     }

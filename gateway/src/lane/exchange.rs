@@ -1,5 +1,7 @@
 //! One request and its answer.
 
+mod ask;
+
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -9,9 +11,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::attempt::{Answered, Attempt, Bounds, Failure};
+use super::attempt::Answered;
 use super::both_ways::{Relay, Tunnel};
-use super::connect::{NoConnection, ServerStream, connect, kind_of};
+use super::connect::ServerStream;
 use super::relay::{Coding, Pump, Stop};
 use super::write::{self, AnswerHead, Edits, Framed, Lines, Told};
 use super::{Asked, Downstream, Lane, send};
@@ -21,21 +23,12 @@ use crate::http1::head::{Framing, Head};
 use crate::http1::response::{self, Malformed};
 use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Snapshot};
-use crate::policy::decide::{
-    Answer, Decision, Request, Then, body_too_large, decide, exhausted, request_timeout, upstream_timeout,
-    upstream_unavailable,
-};
+use crate::policy::decide::{Answer, Decision, Request, Then, body_too_large, decide};
 use crate::policy::forward::{self, Origin};
 use crate::problem::{CONTENT_TYPE, Problem};
 use crate::telemetry::access_log::{Line, milliseconds, timestamp};
 use crate::telemetry::request_id::fresh_request_id;
-use crate::upstream::Upstream;
-use crate::upstream::tls::refuses_us;
-
-/// Attempts at an upstream's servers, in all.
-const MAX_ATTEMPTS: usize = 5;
-/// Addresses of a server's name that are tried for one connection.
-const MOST_ADDRESSES: usize = 4;
+use ask::NoAnswer;
 
 /// What becomes of the connection.
 pub(crate) enum After {
@@ -74,14 +67,6 @@ struct Record {
     bytes_in: u64,
     bytes_out: u64,
     error: Option<String>,
-}
-
-/// Why there is no answer to pass on.
-enum NoAnswer {
-    /// The gateway answers in the server's place.
-    Instead(Answer),
-    /// The client is gone.
-    Gone,
 }
 
 /// Answers a request, whose head has been read.
@@ -205,154 +190,6 @@ impl Exchange<'_> {
             Ok((server, answered)) => self.pass_on(client, upload, server, answered).await,
             Err(NoAnswer::Gone) => After::Gone,
             Err(NoAnswer::Instead(answer)) => self.answer(client, &answer, framing != Framing::Length(0)).await,
-        }
-    }
-
-    /// Asks one server after the other, until there is the head of an answer.
-    async fn ask<D: Downstream>(
-        &mut self,
-        client: &mut D,
-        upload: &mut Pump<'_>,
-        body: &[u8],
-        upgrade: bool,
-    ) -> Result<(ServerStream, Answered), NoAnswer> {
-        let upstream = self.decision.upstream.clone().ok_or(NoAnswer::Gone)?;
-        // A body that has not come whole cannot be sent again.
-        let whole = upload.has_ended();
-        let mut tried: Vec<usize> = Vec::new();
-        let mut again = None;
-        for _ in 0..MAX_ATTEMPTS {
-            let stale = again.is_some();
-            let next = again.take().or_else(|| {
-                let place = upstream.pick(&tried)?;
-                Some((place, upstream.servers[place].address()?))
-            });
-            let Some((place, address)) = next else { break };
-            self.told.server = Some(address);
-            let pooled = if stale { None } else { self.lane.pool.take(address, upstream.tls_id(place)) };
-            let reused = pooled.is_some();
-            let mut server = match pooled {
-                Some(server) => server,
-                None => match self.connect(&upstream, place, address).await {
-                    Ok((server, address)) => {
-                        self.told.server = Some(address);
-                        server
-                    }
-                    Err(error) if !error.is_theirs() => return Err(NoAnswer::Instead(exhausted())),
-                    Err(error) => {
-                        tried.push(place);
-                        if upstream.pick(&tried).is_none() {
-                            return Err(self.failed(&upstream, error.is_late()));
-                        }
-                        continue;
-                    }
-                },
-            };
-            let mut request = self.lane.buffers.take();
-            let name = upstream.servers[place].server.as_str();
-            let lines = self.lines();
-            write::request(&mut request, &self.asked.head, &lines, &self.origin, &self.request_id, name, upgrade);
-            request.extend_from_slice(body);
-            let now = Instant::now();
-            let attempt = Attempt {
-                client: &mut *client,
-                upload: &mut *upload,
-                server: &mut server,
-                request: &request,
-                sent: 0,
-                bounds: self.bounds(&upstream),
-                to_head: self.method() == "HEAD",
-                interim: !self.asked.head.http10,
-                expects: self.lines().first(Name::Expect).is_some(),
-                began: self.started,
-                since: now,
-                spoke: false,
-                open: true,
-            };
-            let (answered, sent) = attempt.run(self.lane.buffers.take()).await;
-            let all_sent = sent == request.len();
-            self.lane.buffers.put(request);
-            match answered {
-                Ok(answered) if answered.head.status == 101 && !upgrade => {
-                    return Err(self.malformed(&upstream, Malformed::StatusLine));
-                }
-                Ok(mut answered) => {
-                    self.told.first_byte = Some(self.started.elapsed());
-                    // A request that has a hole is not gone on with.
-                    answered.open &= all_sent;
-                    return Ok((server, answered));
-                }
-                // The handshake's end, for the server: the request has not been read.
-                Err(Failure::Closed { error, silent: true }) if !reused && refuses_us(&error) => {
-                    self.left_out(&upstream, place, address, &NoConnection::Tls(error));
-                    tried.push(place);
-                    if !whole || upstream.pick(&tried).is_none() {
-                        return Err(self.failed(&upstream, false));
-                    }
-                }
-                // RFC 9112, 9.3.1: it had been closed before the request came, and nothing is lost by asking again.
-                Err(Failure::Closed { silent: true, .. })
-                    if reused && whole && (sent == 0 || is_idempotent(self.method())) =>
-                {
-                    again = Some((place, address));
-                }
-                Err(failure) => return Err(self.no_answer(&upstream, failure)),
-            }
-        }
-        self.told.error.get_or_insert_with(|| "Upstream ConnectNoRoute".to_owned());
-        Err(self.failed(&upstream, false))
-    }
-
-    fn bounds(&self, upstream: &Upstream) -> Bounds {
-        Bounds { client: self.listener.timeouts, limits: self.listener.limits, server: upstream.timeouts }
-    }
-
-    /// Opens a connection to a server, by one of its addresses: the next ones are tried before the server is given up.
-    async fn connect(
-        &mut self,
-        upstream: &Upstream,
-        place: usize,
-        first: SocketAddr,
-    ) -> Result<(ServerStream, SocketAddr), NoConnection> {
-        let (server, tls) = (&upstream.servers[place], upstream.tls.get(place).map(AsRef::as_ref));
-        let mut address = first;
-        for left in (0..server.addresses().clamp(1, MOST_ADDRESSES)).rev() {
-            let error = match connect(address, tls, upstream.timeouts.connect.0).await {
-                Ok(stream) => {
-                    server.succeeded();
-                    return Ok((stream, address));
-                }
-                Err(error) => error,
-            };
-            if !error.is_theirs() {
-                tracing::warn!(%error, "no connection to a server can be opened");
-                self.told.error = Some("Internal SocketError".to_owned());
-                return Err(error);
-            }
-            match server.address().filter(|_| left > 0) {
-                Some(next) => {
-                    self.count(upstream, &error);
-                    address = next;
-                }
-                None => {
-                    self.left_out(upstream, place, address, &error);
-                    return Err(error);
-                }
-            }
-        }
-        Err(NoConnection::Tcp(std::io::ErrorKind::AddrNotAvailable.into()))
-    }
-
-    fn count(&mut self, upstream: &Upstream, error: &NoConnection) {
-        self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, error.counted()]).inc();
-        self.told.error = Some(format!("Upstream {}", error.kind()));
-    }
-
-    /// Counts what failed, and leaves the server out for a while.
-    fn left_out(&mut self, upstream: &Upstream, place: usize, address: SocketAddr, error: &NoConnection) {
-        self.count(upstream, error);
-        if upstream.servers[place].failed() {
-            tracing::warn!(upstream = upstream.name, server = %address, %error, "server left out");
         }
     }
 
@@ -508,30 +345,6 @@ impl Exchange<'_> {
         }
     }
 
-    fn no_answer(&mut self, upstream: &Upstream, failure: Failure) -> NoAnswer {
-        let (error, no_answer) = match failure {
-            Failure::Closed { error, .. } => (format!("Upstream {}", kind_of(&error)), self.failed(upstream, false)),
-            Failure::Late => ("Upstream ReadTimedout".to_owned(), self.failed(upstream, true)),
-            Failure::Malformed(malformed) => return self.malformed(upstream, malformed),
-            Failure::Body(stop) => return NoAnswer::Instead(self.refused(&stop)),
-            Failure::Slow => ("Downstream ReadTimedout".to_owned(), NoAnswer::Instead(request_timeout())),
-            Failure::Gone(why) => (format!("Downstream {why}"), NoAnswer::Gone),
-        };
-        self.told.error = Some(error);
-        no_answer
-    }
-
-    fn failed(&mut self, upstream: &Upstream, timed_out: bool) -> NoAnswer {
-        let what = if timed_out { "timeout" } else { "failed" };
-        self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
-        NoAnswer::Instead(if timed_out { upstream_timeout() } else { upstream_unavailable() })
-    }
-
-    fn malformed(&mut self, upstream: &Upstream, malformed: Malformed) -> NoAnswer {
-        self.told.error = Some(format!("Upstream InvalidHTTPHeader {malformed}"));
-        self.failed(upstream, false)
-    }
-
     fn refused(&mut self, stop: &Stop) -> Answer {
         match stop {
             Stop::Refused(refusal) => {
@@ -594,9 +407,4 @@ impl Drop for Exchange<'_> {
         }
         self.tell();
     }
-}
-
-/// RFC 9110, 9.2.2.
-fn is_idempotent(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
 }

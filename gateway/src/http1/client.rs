@@ -8,27 +8,58 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::io::poll_read_buf;
 
-use super::{Buffers, Downstream, status_line};
-use crate::http1::fields::Field;
-use crate::http1::head::{self, Head, Limits, Refusal};
-use crate::listen::{ClientStream, FIRST_HEAD_IN_DRAIN, LINGER_BYTES, LINGER_TIME};
+use super::fields::Field;
+use super::head::{self, Head, Limits, Refusal};
+use crate::lane::{After, Asked, Buffers, Downstream, Lane, Timer, refuse, run, status_line};
+use crate::listen::{ClientStream, Connection, FIRST_HEAD_IN_DRAIN, LINGER_BYTES, LINGER_TIME};
 
 /// What a client may send ahead, at most, while its request is answered.
 const AHEAD: usize = 16 << 10;
 
+/// Serves a connection of HTTP/1 to its end.
+pub(crate) async fn serve(lane: &Lane, io: ClientStream, connection: &Connection, drain: watch::Receiver<bool>) {
+    let mut client = Client::new(io, drain.clone(), &lane.buffers);
+    loop {
+        let listener = lane.listener(connection);
+        let (limits, timeouts) = (Limits::of(&listener.limits), listener.timeouts);
+        drop(listener);
+        match client.next_head(limits, timeouts.idle.0, timeouts.request_head.0).await {
+            Ok(head) => {
+                let input = std::mem::take(&mut client.input);
+                let mut asked = Asked { head, input, fields: std::mem::take(&mut client.fields) };
+                let after = run(lane, &mut client, connection, &mut asked, &drain).await;
+                lane.buffers.put(asked.input);
+                client.fields = asked.fields;
+                match after {
+                    After::Next => {}
+                    After::Close { unread } => return client.close(unread).await,
+                    After::Gone => return,
+                }
+            }
+            Err(NoHead::Closed) => return client.close(false).await,
+            Err(NoHead::Refused(refusal)) => {
+                return match refuse(lane, &mut client, connection, refusal).await {
+                    After::Gone => {}
+                    _ => client.close(true).await,
+                };
+            }
+        }
+    }
+}
+
 /// A client's connection.
-pub(super) struct Client<'a> {
-    pub(super) io: ClientStream,
+struct Client<'a> {
+    io: ClientStream,
     /// What was read and is not used up.
-    pub(super) input: Vec<u8>,
+    input: Vec<u8>,
     /// The header lines of the head that was read last.
-    pub(super) fields: Vec<Field>,
-    pub(super) timer: Timer,
+    fields: Vec<Field>,
+    timer: Timer,
     /// Since when the client sends no more.
-    pub(super) half_closed: Option<Instant>,
+    half_closed: Option<Instant>,
     /// Whether a request has come by this connection.
     used: bool,
     draining: Draining,
@@ -37,26 +68,11 @@ pub(super) struct Client<'a> {
 
 /// How a wait for the next head ended, other than with a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoHead {
+enum NoHead {
     /// The client is gone, was idle for too long, or the gateway is draining: there is nobody to answer.
     Closed,
     /// The client sent what is refused.
     Refused(Refusal),
-}
-
-/// One timer for all that a connection waits for, one after the other.
-#[derive(Default)]
-pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
-
-impl Timer {
-    /// Ready when it is `at`.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        if sleep.deadline() != at {
-            sleep.as_mut().reset(at);
-        }
-        sleep.as_mut().poll(cx)
-    }
 }
 
 /// Whether the gateway is draining.
@@ -81,7 +97,7 @@ impl Draining {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(io: ClientStream, mut drain: watch::Receiver<bool>, buffers: &'a Buffers) -> Self {
+    fn new(io: ClientStream, mut drain: watch::Receiver<bool>, buffers: &'a Buffers) -> Self {
         let draining = Box::pin(async move {
             let _ = drain.wait_for(|draining| *draining).await;
         });
@@ -98,7 +114,7 @@ impl<'a> Client<'a> {
     }
 
     /// Waits for the next request's head: up to `idle` for its first byte, up to `whole` from there to its last.
-    pub(super) async fn next_head(&mut self, limits: Limits, idle: Duration, whole: Duration) -> Result<Head, NoHead> {
+    async fn next_head(&mut self, limits: Limits, idle: Duration, whole: Duration) -> Result<Head, NoHead> {
         let begun = Instant::now();
         let mut whole_by = (!self.input.is_empty()).then(|| begun + whole);
         // RFC 9112, 2.2: one empty line before a request is let pass.
@@ -160,7 +176,7 @@ impl<'a> Client<'a> {
     }
 
     /// Ends the connection. `unread`: the client may still be sending.
-    pub(super) async fn close(mut self, unread: bool) {
+    async fn close(mut self, unread: bool) {
         let _ = timeout(LINGER_TIME, async {
             self.io.shutdown().await?;
             let mut left = if unread && self.half_closed.is_none() { LINGER_BYTES } else { 0 };
