@@ -7,7 +7,8 @@ use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::model::{Server, TlsVersion, is_hostname};
+use crate::Diagnostic;
+use crate::model::{Server, TlsVersion, Upstream, is_hostname};
 use crate::place::At;
 
 /// TLS to an upstream's servers. Their certificates are always verified.
@@ -39,6 +40,29 @@ impl UpstreamTls {
         match &self.server_name {
             Some(name) => Some(name.value.clone()),
             None => TlsName::new(server.host()),
+        }
+    }
+
+    /// What is wrong with it, as the TLS of this upstream.
+    pub(crate) fn validate(&self, name: &str, upstream: &Upstream, found: &mut Vec<Diagnostic>) {
+        let alone = match (&self.cert, &self.key) {
+            (Some(cert), None) => Some((cert, "key")),
+            (None, Some(key)) => Some((key, "cert")),
+            _ => None,
+        };
+        if let Some((alone, missing)) = alone {
+            found.push(
+                Diagnostic::error(format!("upstream {name:?}: tls.cert and tls.key go together"))
+                    .at(&alone.span)
+                    .label(format!("there is no {missing} beside it")),
+            );
+        }
+        for server in upstream.servers.iter().filter(|server| self.name(server).is_none()) {
+            found.push(
+                Diagnostic::error(format!("no certificate can be for {:?}", server.host()))
+                    .at(&server.span)
+                    .help("name what the server's certificate is for as tls.server_name"),
+            );
         }
     }
 

@@ -49,7 +49,17 @@ pub(crate) fn validate(config: &Config, file: &Path) -> Vec<Diagnostic> {
     addresses(config, &mut found);
     claims(config, file, &mut found);
     admin(config, &mut found);
-    upstreams(config, &mut found);
+    for (name, upstream) in &config.upstreams {
+        if upstream.servers.is_empty() {
+            found.push(Diagnostic::error(format!("upstream {name:?} has no servers")).at(&upstream.span));
+        }
+        if upstream.max_in_flight == Some(0) {
+            found.push(Diagnostic::error(format!("upstream {name:?} lets no request through")).at(&upstream.span));
+        }
+        if let Some(tls) = &upstream.tls {
+            tls.validate(name, upstream, &mut found);
+        }
+    }
     for (name, limit) in &config.rate_limits {
         rate_limit(name, limit, &mut found);
     }
@@ -164,37 +174,6 @@ fn listeners(config: &Config, found: &mut Vec<Diagnostic>) {
         }
         if let Some(headers) = &listener.security_headers {
             reference("security_headers", headers, &config.security_headers, found);
-        }
-    }
-}
-
-fn upstreams(config: &Config, found: &mut Vec<Diagnostic>) {
-    for (name, upstream) in &config.upstreams {
-        if upstream.servers.is_empty() {
-            found.push(Diagnostic::error(format!("upstream {name:?} has no servers")).at(&upstream.span));
-        }
-        if upstream.max_in_flight == Some(0) {
-            found.push(Diagnostic::error(format!("upstream {name:?} lets no request through")).at(&upstream.span));
-        }
-        let Some(tls) = &upstream.tls else { continue };
-        let alone = match (&tls.cert, &tls.key) {
-            (Some(cert), None) => Some((cert, "key")),
-            (None, Some(key)) => Some((key, "cert")),
-            _ => None,
-        };
-        if let Some((alone, missing)) = alone {
-            found.push(
-                Diagnostic::error(format!("upstream {name:?}: tls.cert and tls.key go together"))
-                    .at(&alone.span)
-                    .label(format!("there is no {missing} beside it")),
-            );
-        }
-        for server in upstream.servers.iter().filter(|server| tls.name(server).is_none()) {
-            found.push(
-                Diagnostic::error(format!("no certificate can be for {:?}", server.host()))
-                    .at(&server.span)
-                    .help("name what the server's certificate is for as tls.server_name"),
-            );
         }
     }
 }
