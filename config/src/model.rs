@@ -350,11 +350,25 @@ pub struct Upstream {
     pub servers: Vec<At<Server>>,
     /// TLS is spoken to the servers; an empty table is enough. Without it, plain HTTP is.
     pub tls: Option<UpstreamTls>,
+    /// What is spoken with its servers.
+    #[serde(default)]
+    pub protocol: UpstreamProtocol,
     /// How long a server may take.
     #[serde(default)]
     pub timeouts: UpstreamTimeouts,
     /// Requests in flight to this upstream at a time; more are answered 503.
     pub max_in_flight: Option<u32>,
+}
+
+/// What is spoken with servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, over TLS or with prior knowledge (RFC 9113, 3.3): for services that speak nothing else, as gRPC's.
+    Http2,
 }
 
 /// How long a server may take.

@@ -356,7 +356,7 @@ impl Carried {
             let named = || upstream.servers.iter().map(|at| &at.value);
             let servers = named().map(server).collect();
             let tls = match &upstream.tls {
-                Some(tls) => self.upstream_tls.build(name, tls, named(), &self.provider)?,
+                Some(tls) => self.upstream_tls.build(name, tls, upstream.protocol, named(), &self.provider)?,
                 None => Vec::new(),
             };
             let made = Upstream {
@@ -365,6 +365,7 @@ impl Carried {
                 max_in_flight: upstream.max_in_flight,
                 servers,
                 tls,
+                protocol: upstream.protocol,
                 state: self.upstreams.entry(name.clone()).or_default().clone(),
             };
             upstreams.insert(name.clone(), Arc::new(made));

@@ -13,6 +13,7 @@ mod forwarding;
 mod front_door;
 mod headers;
 mod http;
+mod http2_servers;
 mod lane;
 mod limits;
 mod listeners;

@@ -89,8 +89,8 @@ pub(super) fn request_trailers(trailers: &HeaderMap) -> Result<Vec<u8>, Refusal>
     Ok(out)
 }
 
-/// An answer's trailers, which have been judged as header lines.
-pub(super) fn answer_trailers(lines: &[u8]) -> HeaderMap {
+/// Trailers, which have been judged as header lines.
+pub(crate) fn answer_trailers(lines: &[u8]) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     for line in lines.split(|byte| *byte == b'\n') {
         if let Some(field) = Field::read(line, 0..line.len().saturating_sub(1)) {

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::lane::{Lane, Timer};
 use crate::listen::{ClientStream, Connection, FIRST_HEAD_IN_DRAIN, drained_for};
 use batch::Batch;
+pub(crate) use head::answer_trailers as trailers;
 
 /// Streams of one connection at a time, as nginx.
 const STREAMS: u32 = 128;

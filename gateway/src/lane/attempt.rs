@@ -2,17 +2,15 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use keygate_config::{ListenerLimits, ListenerTimeouts, UpstreamTimeouts};
-use tokio::io::AsyncWrite;
 use tokio::time::Instant;
-use tokio_util::io::poll_read_buf;
 
-use super::connect::ServerStream;
 use super::relay::{Pump, Stop, Waiting};
+use super::relay::{Sink, Source};
+use super::server::Server;
 use super::write::{self, AnswerHead, Lines};
 use super::{Downstream, send};
 use crate::http1::fields::Field;
@@ -70,7 +68,7 @@ impl Bounds {
 pub(super) struct Attempt<'a, 'b, D> {
     pub(super) client: &'a mut D,
     pub(super) upload: &'a mut Pump<'b>,
-    pub(super) server: &'a mut ServerStream,
+    pub(super) server: &'a mut Server,
     /// The request's head, and what there is of its body.
     pub(super) request: &'a [u8],
     /// How much of it has been sent.
@@ -134,7 +132,7 @@ impl<D: Downstream> Attempt<'_, '_, D> {
         if came.len() == came.capacity() {
             came.reserve(came.len());
         }
-        match poll_read_buf(Pin::new(&mut *self.server), cx, came) {
+        match self.server.poll_fill(cx, came) {
             Poll::Ready(Ok(0)) => {
                 let error = io::ErrorKind::UnexpectedEof.into();
                 Poll::Ready(Err(Failure::Closed { error, silent: came.is_empty() && !self.spoke }))
@@ -149,7 +147,7 @@ impl<D: Downstream> Attempt<'_, '_, D> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         while self.open && self.sent < self.request.len() {
-            match Pin::new(&mut *self.server).poll_write(cx, &self.request[self.sent..]) {
+            match self.server.poll_send(cx, &self.request[self.sent..], false) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(n @ 1..)) => (self.sent, self.since) = (self.sent + n, Instant::now()),
                 // It may have answered before it closed.

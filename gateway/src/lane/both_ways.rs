@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::Downstream;
 use super::attempt::{Bounds, HALF_CLOSED};
-use super::connect::ServerStream;
 use super::relay::{Pump, Sink, Stop, Waiting};
+use super::server::Server;
 
 /// Both directions of an exchange, once its answer has begun.
 pub(super) struct Relay<'a, 'b, D> {
     pub(super) client: &'a mut D,
     pub(super) upload: &'a mut Pump<'b>,
-    pub(super) server: &'a mut ServerStream,
+    pub(super) server: &'a mut Server,
     pub(super) download: &'a mut Pump<'b>,
     pub(super) bounds: Bounds,
     pub(super) began: Instant,
@@ -66,7 +66,7 @@ impl<D: Downstream> Relay<'_, '_, D> {
 /// A connection that HTTP has been left on, both ways.
 pub(super) struct Tunnel<'a, 'b, D> {
     pub(super) client: &'a mut D,
-    pub(super) server: &'a mut ServerStream,
+    pub(super) server: &'a mut Server,
     /// To the server, and whether it has been told of the end.
     pub(super) up: (&'a mut Pump<'b>, bool),
     /// To the client, and whether it has been told of the end.

@@ -129,6 +129,14 @@ impl ServerStream {
         }
     }
 
+    /// The protocol that TLS agreed on; nothing, where it was not asked for one.
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => Some(tls.stream.get_ref().1.alpn_protocol().unwrap_or_default()),
+        }
+    }
+
     /// Whose TLS it is; 0 without TLS.
     pub(super) fn tls_id(&self) -> u64 {
         match self {

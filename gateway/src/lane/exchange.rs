@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::attempt::Answered;
 use super::both_ways::{Relay, Tunnel};
-use super::connect::ServerStream;
 use super::relay::{Coding, Pump, Stop};
+use super::server::Server;
 use super::write::{self, AnswerHead, Edits, Framed, Lines, Told};
 use super::{Asked, Downstream, Lane, send};
 use crate::http1::body::Body;
@@ -198,7 +198,7 @@ impl Exchange<'_> {
         &mut self,
         client: &mut D,
         mut upload: Pump<'_>,
-        mut server: ServerStream,
+        mut server: Server,
         answered: Answered,
     ) -> After {
         let Answered { head, fields, bytes, open } = answered;
@@ -264,14 +264,14 @@ impl Exchange<'_> {
         }
         let sent = upload.is_done();
         if let Some(address) = self.told.server.filter(|_| head.keep_alive && open && sent && !surplus) {
-            self.lane.pool.put(address, server, Instant::now(), upstream.timeouts.idle.0);
+            self.lane.keep(&upstream, address, server);
         }
         // What the client has sent ahead is unread, too.
         if self.keep { After::Next } else { After::Close { unread: !sent || !client.io().1.is_empty() } }
     }
 
     /// After 101, bytes pass as they are, both ways, until both have ended.
-    async fn tunnel<D: Downstream>(&mut self, client: &mut D, mut server: ServerStream, answered: &Answered) -> After {
+    async fn tunnel<D: Downstream>(&mut self, client: &mut D, mut server: Server, answered: &Answered) -> After {
         let Answered { head, fields, bytes, .. } = answered;
         let lines = Lines { head: &bytes[..head.len], fields };
         let mut out = client.head(head.status, &bytes[head.reason.clone()]);

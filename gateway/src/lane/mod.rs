@@ -10,6 +10,7 @@ mod exchange;
 mod pool;
 mod refuse;
 mod relay;
+mod server;
 mod timer;
 mod write;
 
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 
 use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Live, Snapshot};
+use crate::upstream::http2::Http2Pool;
 use downstream::send;
 pub(crate) use downstream::{Asked, Downstream};
 pub(crate) use exchange::{After, run};
@@ -42,6 +44,7 @@ pub(crate) struct Lane {
     live: Arc<Live>,
     view: Mutex<View>,
     pool: Pool,
+    http2: Http2Pool,
     pub(crate) buffers: Buffers,
 }
 
@@ -80,7 +83,7 @@ impl Lane {
         let mut cache = Cache::new(live.shared_snapshot());
         let ours = Arc::new(Ours(cache.load().clone()));
         let view = Mutex::new(View { cache, ours });
-        Arc::new(Self { live, view, pool: Pool::default(), buffers: Buffers::default() })
+        Arc::new(Self { live, view, pool: Pool::default(), http2: Http2Pool::default(), buffers: Buffers::default() })
     }
 
     /// Closes what waits for too long, for as long as the worker runs.
@@ -88,6 +91,7 @@ impl Lane {
         loop {
             tokio::time::sleep(SWEEP).await;
             self.pool.sweep();
+            self.http2.sweep();
         }
     }
 

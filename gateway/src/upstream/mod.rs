@@ -1,5 +1,6 @@
 //! Servers that answer: their addresses, whose turn it is, and which are left out for a while.
 
+pub(crate) mod http2;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use keygate_config::{Server, UpstreamTimeouts};
+use keygate_config::{Server, UpstreamProtocol, UpstreamTimeouts};
 use tls::ServerTls;
 
 /// A server that refused a connection is left out for so long, as nginx's `fail_timeout`.
@@ -27,6 +28,8 @@ pub struct Upstream {
     pub servers: Vec<Arc<ServerState>>,
     /// TLS to each of them, in the same order; none at all where plain HTTP is spoken.
     pub tls: Vec<Arc<ServerTls>>,
+    /// What is spoken with them.
+    pub protocol: UpstreamProtocol,
     /// What is counted for it across snapshots.
     pub state: Arc<UpstreamState>,
 }
@@ -182,6 +185,7 @@ mod tests {
         Upstream {
             name: "a".into(),
             timeouts: config.timeouts,
+            protocol: config.protocol,
             max_in_flight,
             servers: config.servers.iter().map(|s| Arc::new(ServerState::new(s.value.clone()))).collect(),
             tls: Vec::new(),

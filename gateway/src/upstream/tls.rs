@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use keygate_config::files::{LoadedUpstreamTls, load_upstream_tls, system_authorities};
-use keygate_config::{Server, TlsVersion, UpstreamTls};
+use keygate_config::{Server, TlsVersion, UpstreamProtocol, UpstreamTls};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -46,11 +46,13 @@ struct Material {
     roots: Arc<RootCertStore>,
     chain: Option<Vec<CertificateDer<'static>>>,
     min_version: TlsVersion,
+    protocol: UpstreamProtocol,
 }
 
 impl PartialEq for Material {
     fn eq(&self, other: &Self) -> bool {
-        (&self.roots.roots, &self.chain, self.min_version) == (&other.roots.roots, &other.chain, other.min_version)
+        let of = |material: &Self| (material.min_version, material.protocol);
+        (&self.roots.roots, &self.chain, of(self)) == (&other.roots.roots, &other.chain, of(other))
     }
 }
 
@@ -63,6 +65,7 @@ impl Kept {
         &mut self,
         upstream: &str,
         tls: &UpstreamTls,
+        protocol: UpstreamProtocol,
         servers: impl Iterator<Item = &'a Server>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Vec<Arc<ServerTls>>, String> {
@@ -73,7 +76,7 @@ impl Kept {
         store.add_parsable_certificates(roots);
         let key = client.map(|client| client.key);
         let chain = key.as_ref().map(|key| key.cert.clone());
-        let material = Material { roots: Arc::new(store), chain, min_version: tls.min_version };
+        let material = Material { roots: Arc::new(store), chain, min_version: tls.min_version, protocol };
         let config = client_config(&material, key, provider.clone()).map_err(|error| at(error.to_string()))?;
         let before = self.upstreams.get(upstream).filter(|(before, _)| *before == material);
         let before = before.map(|(_, servers)| servers.clone()).unwrap_or_default();
@@ -119,7 +122,10 @@ fn client_config(
         Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![match material.protocol {
+        UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
+        UpstreamProtocol::Http2 => b"h2".to_vec(),
+    }];
     Ok(config)
 }
 
@@ -206,7 +212,7 @@ mod tests {
             let upstream = &loaded.config.upstreams["a"];
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
             let servers = upstream.servers.iter().map(|server| &server.value);
-            let made = kept.build("a", upstream.tls.as_ref().unwrap(), servers, &provider)?;
+            let made = kept.build("a", upstream.tls.as_ref().unwrap(), upstream.protocol, servers, &provider)?;
             Ok(made.iter().map(|tls| tls.id).collect())
         }
     }

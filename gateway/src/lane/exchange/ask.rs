@@ -9,8 +9,9 @@ use crate::http1::fields::Name;
 use crate::http1::response::Malformed;
 use crate::lane::Downstream;
 use crate::lane::attempt::{Answered, Attempt, Bounds, Failure};
-use crate::lane::connect::{NoConnection, ServerStream, connect, kind_of};
+use crate::lane::connect::{NoConnection, kind_of};
 use crate::lane::relay::Pump;
+use crate::lane::server::Server;
 use crate::lane::write;
 use crate::policy::decide::{Answer, exhausted, request_timeout, upstream_timeout, upstream_unavailable};
 use crate::upstream::Upstream;
@@ -37,7 +38,7 @@ impl Exchange<'_> {
         upload: &mut Pump<'_>,
         body: &[u8],
         upgrade: bool,
-    ) -> Result<(ServerStream, Answered), NoAnswer> {
+    ) -> Result<(Server, Answered), NoAnswer> {
         let upstream = self.decision.upstream.clone().ok_or(NoAnswer::Gone)?;
         // A body that has not come whole cannot be sent again.
         let whole = upload.has_ended();
@@ -51,7 +52,7 @@ impl Exchange<'_> {
             });
             let Some((place, address)) = next else { break };
             self.told.server = Some(address);
-            let pooled = if stale { None } else { self.lane.pool.take(address, upstream.tls_id(place)) };
+            let pooled = if stale { None } else { self.lane.waiting(&upstream, place, address).await };
             let reused = pooled.is_some();
             let mut server = match pooled {
                 Some(server) => server,
@@ -118,6 +119,12 @@ impl Exchange<'_> {
                 {
                     again = Some((place, address));
                 }
+                // RFC 9113, 8.7: the server says that it has done nothing about it.
+                Err(Failure::Closed { error, silent: true })
+                    if whole && error.kind() == std::io::ErrorKind::ConnectionRefused =>
+                {
+                    again = Some((place, address));
+                }
                 Err(failure) => return Err(self.no_answer(&upstream, failure)),
             }
         }
@@ -135,11 +142,11 @@ impl Exchange<'_> {
         upstream: &Upstream,
         place: usize,
         first: SocketAddr,
-    ) -> Result<(ServerStream, SocketAddr), NoConnection> {
-        let (server, tls) = (&upstream.servers[place], upstream.tls.get(place).map(AsRef::as_ref));
+    ) -> Result<(Server, SocketAddr), NoConnection> {
+        let server = &upstream.servers[place];
         let mut address = first;
         for left in (0..server.addresses().clamp(1, MOST_ADDRESSES)).rev() {
-            let error = match connect(address, tls, upstream.timeouts.connect.0).await {
+            let error = match self.lane.open(upstream, place, address).await {
                 Ok(stream) => {
                     server.succeeded();
                     return Ok((stream, address));

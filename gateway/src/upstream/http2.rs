@@ -1,0 +1,373 @@
+//! HTTP/2 to servers, for services that speak nothing else (gRPC): what the lane says in HTTP/1 is said in HTTP/2, and back.
+//!
+//! The lane has one upstream side, which reads and writes HTTP/1. A stream of HTTP/2 looks like one such connection that is
+//! used once; so routing, limits, edits, time-outs and retries are the same. pingora has the connections themselves:
+//! streams, flow control, pings, and a server's good-bye.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use parking_lot::Mutex;
+use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora_core::protocols::http::v2::client::Http2Session;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use pingora_http::RequestHeader;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Instant;
+
+use crate::http1::body::Body;
+use crate::http1::fields::{Field, Name};
+use crate::http1::head::{self, Framing, Limits};
+
+/// Requests at a time on one connection, at most; servers may allow less.
+const STREAMS: usize = 100;
+/// What a server may send of one answer before it is taken, and of all, in bytes.
+const WINDOWS: (u32, u32) = (256 << 10, 4 << 20);
+/// A server that does not answer a ping is given up.
+const PING: Duration = Duration::from_secs(30);
+
+/// A server's address, and whose TLS is spoken there, as in the pool of HTTP/1.
+type Key = (SocketAddr, u64);
+
+/// Connections of one worker, by server.
+#[derive(Default)]
+pub(crate) struct Http2Pool(Mutex<HashMap<Key, Vec<Known>>>);
+
+struct Known {
+    connection: ConnectionRef,
+    idle: Duration,
+    used: Instant,
+}
+
+impl Http2Pool {
+    /// A stream on a connection that has room for it.
+    pub(crate) async fn take(&self, server: Key) -> Option<Http2Server> {
+        loop {
+            let connection = {
+                let mut pool = self.0.lock();
+                let known = pool.get_mut(&server)?.iter_mut().find(|known| known.connection.can_accept_streams(1))?;
+                known.used = Instant::now();
+                known.connection.clone()
+            };
+            match connection.spawn_stream().await {
+                Ok(Some(session)) => return Some(Http2Server::new(connection, session)),
+                // The server wants no more of them.
+                Ok(None) | Err(_) => connection.mark_shutdown(),
+            }
+        }
+    }
+
+    /// Begins a connection, which others may use from then on, and a stream on it.
+    pub(crate) async fn begin<S>(&self, server: Key, io: S, idle: Duration) -> io::Result<Http2Server>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+    {
+        let mut settings = H2HandshakeSettings::new();
+        settings.max_streams = STREAMS;
+        settings.ping_interval = Some(PING);
+        (settings.stream_window_size, settings.connection_window_size) = (Some(WINDOWS.0), Some(WINDOWS.1));
+        let connection = handshake(Box::new(Io(io)), settings).await.map_err(io::Error::other)?;
+        let session = connection.spawn_stream().await.map_err(io::Error::other)?;
+        let session = session.ok_or(io::ErrorKind::ConnectionAborted)?;
+        let known = Known { connection: connection.clone(), idle, used: Instant::now() };
+        self.0.lock().entry(server).or_default().push(known);
+        Ok(Http2Server::new(connection, session))
+    }
+
+    /// Leaves those whose time is over, or that have ended.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        self.0.lock().retain(|_, known| {
+            known.retain_mut(|known| {
+                if !known.connection.is_idle() {
+                    known.used = now;
+                }
+                let open = !known.connection.is_closed() && !known.connection.is_shutting_down();
+                open && now < known.used + known.idle
+            });
+            !known.is_empty()
+        });
+    }
+}
+
+/// A request to a server, and its answer.
+pub(crate) struct Http2Server {
+    connection: ConnectionRef,
+    session: Http2Session,
+    request: Option<SendStream<Bytes>>,
+    body: Body,
+    to_head: bool,
+    answer: Answer,
+}
+
+/// How much of the answer has been told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nothing; and the client wants to be told to go on.
+    Continue,
+    /// Nothing.
+    Nothing,
+    /// The head; the body has a length.
+    Counted,
+    /// The head; the body comes in chunks.
+    Chunked,
+    /// All.
+    All,
+}
+
+impl Http2Server {
+    fn new(connection: ConnectionRef, session: Http2Session) -> Self {
+        let body = Body::new(Framing::Length(0));
+        Self { connection, session, request: None, body, to_head: false, answer: Answer::Nothing }
+    }
+
+    /// Sends a request's head, which is all at the start of `bytes`. Answers its length.
+    fn send_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut fields = Vec::with_capacity(24);
+        // It is ours, and was judged before.
+        let limits = Limits { size: usize::MAX, headers: usize::MAX };
+        let head = head::parse(bytes, limits, &mut fields).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
+        let request = request(&bytes[..head.len], &head, &fields).map_err(io::Error::other)?;
+        let (parts, ()) = request.into_parts();
+        self.to_head = parts.method == Method::HEAD;
+        if fields.iter().any(|field| field.name == Name::Expect) {
+            self.answer = Answer::Continue;
+        }
+        let ended = head.framing == Framing::Length(0);
+        self.body = Body::new(head.framing);
+        self.session.write_request_header(Box::new(RequestHeader::from(parts)), ended).map_err(io::Error::other)?;
+        self.request = self.session.take_request_body_writer();
+        Ok(head.len)
+    }
+
+    /// Tells the answer's head.
+    fn tell_head(&mut self, into: &mut Vec<u8>) {
+        let Some(head) = self.session.response_header() else { return };
+        let bodiless = self.to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let counted = head.headers.contains_key(header::CONTENT_LENGTH);
+        let framing = match self.session.response_finished() {
+            _ if bodiless || counted => "",
+            true => "content-length: 0\r\n",
+            false => "transfer-encoding: chunked\r\n",
+        };
+        into.extend_from_slice(b"HTTP/1.1 ");
+        into.extend_from_slice(head.status.as_str().as_bytes());
+        into.push(b' ');
+        into.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
+        into.extend_from_slice(b"\r\n");
+        put_all(into, &head.headers);
+        into.extend_from_slice(framing.as_bytes());
+        into.extend_from_slice(b"\r\n");
+        self.answer = if framing.starts_with('t') { Answer::Chunked } else { Answer::Counted };
+    }
+}
+
+impl Drop for Http2Server {
+    fn drop(&mut self) {
+        self.connection.release_stream();
+    }
+}
+
+/// A request as HTTP/2 has it (RFC 9113, 8.3.1), from its head of HTTP/1.
+fn request(bytes: &[u8], head: &head::Head, fields: &[Field]) -> Result<Request<()>, http::Error> {
+    let host = fields.iter().find(|field| field.name == Name::Host).map_or(&b""[..], |field| field.value(bytes));
+    let uri = Uri::builder()
+        // The client's own scheme is in `X-Forwarded-Proto`.
+        .scheme(Scheme::HTTP)
+        .authority(Authority::try_from(host)?)
+        .path_and_query(PathAndQuery::try_from(&bytes[head.path()])?)
+        .build()?;
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(&bytes[head.method.clone()])?;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    for field in fields {
+        use Name::{Connection, Expect, HopByHop, Host, TransferEncoding, Upgrade};
+        if !matches!(field.name, Connection | Expect | HopByHop | Host | TransferEncoding | Upgrade) {
+            let name = HeaderName::from_bytes(field.name(bytes))?;
+            headers.append(name, HeaderValue::from_bytes(field.value(bytes))?);
+        }
+    }
+    // Trailers are passed on; gRPC's servers want to be sure of it.
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    Ok(request)
+}
+
+fn put_all(into: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        into.extend_from_slice(name.as_str().as_bytes());
+        into.extend_from_slice(b": ");
+        into.extend_from_slice(value.as_bytes());
+        into.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Http2Server {
+    /// Takes some of a request, which is told in HTTP/1.1: its head, and then its body.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(request) = &mut self.request else {
+            return Poll::Ready(self.send_head(bytes));
+        };
+        request.reserve_capacity(bytes.len());
+        while request.capacity() == 0 {
+            match ready!(request.poll_capacity(cx)) {
+                Some(more) => more.map_err(broken)?,
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+        }
+        let step = bytes.len().min(request.capacity());
+        let mut content = Vec::with_capacity(step);
+        let taken = self.body.advance_with(&bytes[..step], |part| content.extend_from_slice(part));
+        let taken = taken.map_err(|_| io::ErrorKind::InvalidInput)?;
+        let trailers = self.body.trailers();
+        let ended = self.body.is_done();
+        if !content.is_empty() || ended && trailers.is_empty() {
+            request.send_data(content.into(), ended && trailers.is_empty()).map_err(broken)?;
+        }
+        if ended && !trailers.is_empty() {
+            request.send_trailers(crate::http2::trailers(trailers)).map_err(broken)?;
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Tells more of the answer, in HTTP/1.1: its head, and then its body. Nothing: that was all.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let before = into.len();
+        match self.answer {
+            Answer::All => {}
+            Answer::Continue => {
+                // RFC 9110, 10.1.1: a proxy may say so by itself; the server's own would not be seen.
+                into.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.answer = Answer::Nothing;
+            }
+            // pingora expects to be asked for what there can be.
+            Answer::Nothing if self.request.is_none() => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Answer::Nothing => {
+                let read = ready!(self.session.poll_read_response_header(cx));
+                self.answer = Answer::All;
+                read.map_err(broken)?;
+                self.tell_head(into);
+            }
+            Answer::Counted | Answer::Chunked => match ready!(self.session.poll_read_response_body(cx)) {
+                Some(bytes) => {
+                    let bytes = bytes.map_err(broken)?;
+                    if self.answer == Answer::Chunked && !bytes.is_empty() {
+                        let mut size = String::new();
+                        let _ = write!(size, "{:x}\r\n", bytes.len());
+                        into.extend_from_slice(size.as_bytes());
+                    }
+                    into.extend_from_slice(&bytes);
+                    if self.answer == Answer::Chunked && !bytes.is_empty() {
+                        into.extend_from_slice(b"\r\n");
+                    }
+                    if bytes.is_empty() {
+                        return self.poll_fill(cx, into);
+                    }
+                }
+                None => {
+                    // Nothing is kept between the polls of this future.
+                    let trailers = ready!(pin!(self.session.read_trailers()).poll(cx)).map_err(io::Error::other)?;
+                    if self.answer == Answer::Chunked {
+                        into.extend_from_slice(b"0\r\n");
+                        put_all(into, &trailers.unwrap_or_default());
+                        into.extend_from_slice(b"\r\n");
+                    }
+                    self.answer = Answer::All;
+                }
+            },
+        }
+        Poll::Ready(Ok(into.len() - before))
+    }
+}
+
+/// What broke a stream. [`io::ErrorKind::ConnectionRefused`]: the server has done nothing about the request, and it may be
+/// sent again (RFC 9113, 8.7).
+fn broken(error: h2::Error) -> io::Error {
+    let refused = error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
+    let kind = match error.get_io() {
+        _ if refused => io::ErrorKind::ConnectionRefused,
+        Some(io) => io.kind(),
+        None => io::ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, error)
+}
+
+/// A connection, as pingora takes it.
+struct Io<S>(S);
+
+impl<S> std::fmt::Debug for Io<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Io")
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, out)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl<S: AsyncWrite + Unpin + Send> Shutdown for Io<S> {
+    async fn shutdown(&mut self) {
+        let _ = self.0.shutdown().await;
+    }
+}
+
+impl<S> UniqueID for Io<S> {
+    fn id(&self) -> UniqueIDType {
+        // pingora's own pool, which is not used here, tells connections apart by it.
+        0
+    }
+}
+
+impl<S> Ssl for Io<S> {}
+
+impl<S> GetTimingDigest for Io<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<S> GetProxyDigest for Io<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl<S> GetSocketDigest for Io<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl<S> Peek for Io<S> {}
