@@ -9,7 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
 use super::{Edge, Simple, TLS, tls_home};
-use crate::support::{Ca, FrontTls, Home, Origin, Pem, RawOrigin, SOON, Step, TlsFront, free_port, wait_until};
+use crate::support::{
+    Ca, FrontTls, Home, Origin, Pem, Process, RawOrigin, SOON, Step, TlsFront, free_port, wait_until,
+};
 
 /// The upstream's lines for a server that has a certificate of `ca` for `core.internal`.
 const NAMED: &str = "tls = { ca = \"ca.pem\", server_name = \"core.internal\" }";
@@ -216,6 +218,35 @@ fn sessions_are_resumed_also_after_a_reload() {
             let resumed: Vec<bool> = front.shaken().iter().map(|shaken| shaken.resumed).collect();
             assert_eq!(resumed, [false, true, true, true]);
         }
+    }
+}
+
+#[test]
+fn openssl_is_understood() {
+    let (ca, clients) = (Ca::new(), Ca::new());
+    let home = home(&ca);
+    let leaf = ca.leaf(&["core.internal"]);
+    home.write("server.crt", &leaf.cert);
+    home.secret("server.key", &leaf.key);
+    home.write("clients.pem", &clients.cert);
+    client_certificate(&home, &clients.leaf(&["gateway.internal"]));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let port = free_port();
+        let args = format!(
+            "s_server -accept 127.0.0.1:{port} -www {version} -cert server.crt -key server.key -CAfile clients.pem \
+             -Verify 1 -verify_return_error"
+        );
+        let mut server = Process::spawn("openssl", &mut home.command_of("openssl", args.split_whitespace()));
+        server.wait_until(SOON, "openssl listens", |p| p.stdout().contains("ACCEPT").then_some(()));
+        let mut edge = edge(&home, &[format!("127.0.0.1:{port}")], SHOWN);
+        for how in ["New, ", "Reused, "] {
+            let page = edge.client().get("/").text();
+            assert!(page.contains(how) && page.contains("DNS:gateway.internal"), "{how}: {page}");
+            // The end of its answer is the connection's, and TLS says so.
+            assert!(page.trim_end().ends_with("</HTML>"), "{page}");
+        }
+        edge.keygate.sigterm();
+        edge.keygate.wait(SOON);
     }
 }
 
