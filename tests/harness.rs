@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
-    Ca, Chain, Home, Kms, Origin, OriginProcess, Pem, Process, RawOrigin, SOON, Step, curl, free_port, openssl, run,
-    try_curl, wait_until,
+    Ca, Chain, FrontTls, Home, Kms, Origin, OriginProcess, Pem, Process, RawOrigin, SOON, Step, TlsFront, curl,
+    free_port, openssl, run, try_curl, wait_until,
 };
 
 #[test]
@@ -108,6 +108,32 @@ fn certificates_are_what_openssl_takes_them_for() {
     assert_eq!(of_cert(&leaf.cert), of_key(&leaf.key));
     let mismatch: Pem = leaf.with_key_of(&ca.leaf(&["api.example.com"]));
     assert_ne!(of_cert(&mismatch.cert), of_key(&mismatch.key));
+}
+
+#[test]
+fn a_tls_front_is_what_curl_takes_it_for() {
+    let (ca, home, blue) = (Ca::new(), Home::new(""), Origin::start("blue"));
+    let ask = |front: &TlsFront, ca: &Ca, more: &[&str]| {
+        let file = home.write("ca.pem", &ca.cert).display().to_string();
+        let url = format!("https://localhost:{}/?bytes=70000", front.addr.port());
+        try_curl(["--http1.1", "--cacert", &file, &url].iter().chain(more))
+    };
+    let leaf = ca.leaf(&["localhost"]);
+    let front = TlsFront::start(blue.addr, &FrontTls::new(&leaf));
+    assert_eq!(ask(&front, &ca, &[]).expect("an answer").body.len(), 70_000);
+    let shaken = front.shaken();
+    assert_eq!((shaken[0].name.as_deref(), shaken[0].alpn.as_deref()), (Some("localhost"), Some("http/1.1")));
+    assert!(shaken[0].client.is_none() && !shaken[0].resumed);
+    wait_until(SOON, "curl says its end", || (front.ends() == 1).then_some(()));
+    // Its name is the same, its signature is not.
+    assert!(matches!(ask(&front, &Ca::new(), &[]).expect_err("another authority").code, 35 | 60));
+    wait_until(SOON, "it is refused", || (front.refused() == 1).then_some(()));
+    let strict = TlsFront::start(blue.addr, &FrontTls { clients: Some(&ca), ..FrontTls::new(&leaf) });
+    assert_eq!(ask(&strict, &ca, &[]).expect_err("no certificate").code, 56);
+    let (cert, key) = (home.write("c.crt", &leaf.cert), home.secret("c.key", &leaf.key));
+    let [cert, key] = [cert, key].map(|path| path.display().to_string());
+    assert_eq!(ask(&strict, &ca, &["--cert", &cert, "--key", &key]).expect("an answer").status, 200);
+    assert!(strict.shaken()[0].client.is_some());
 }
 
 #[test]

@@ -9,7 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
 use super::{Edge, Simple, TLS, tls_home};
-use crate::support::{Ca, FrontTls, Home, Origin, Pem, RawOrigin, SOON, Step, TlsFront, free_port, wait_until};
+use crate::support::{
+    Ca, FrontTls, Home, Origin, Pem, Process, RawOrigin, SOON, Step, TlsFront, free_port, wait_until,
+};
 
 /// The upstream's lines for a server that has a certificate of `ca` for `core.internal`.
 const NAMED: &str = "tls = { ca = \"ca.pem\", server_name = \"core.internal\" }";
@@ -52,6 +54,13 @@ fn der(pem: &Pem) -> CertificateDer<'static> {
 fn error_of(edge: &mut Edge, path: &str) -> String {
     let line = edge.wait_log(path, |line| line["path"] == path && line["error"].is_string());
     line["error"].as_str().expect("an error").to_owned()
+}
+
+/// So many handshakes have failed, and no more: the front counts them when the gateway may have answered already.
+#[track_caller]
+fn refused(front: &TlsFront, times: u64) {
+    wait_until(SOON, "the handshakes fail", || (front.refused() >= times).then_some(()));
+    assert_eq!(front.refused(), times);
 }
 
 #[test]
@@ -128,7 +137,7 @@ fn who_is_not_the_server_gets_no_request() {
             assert_eq!(error_of(&mut alone, "/bad"), *why);
             alone.counts("keygate_upstream_errors_total", &[("kind", "tls")], 1.0);
             assert_eq!(alone.status()["routes"][0]["backends"][0]["servers"][0]["up"], false);
-            wait_until(SOON, "the server is refused", || (bad.refused() == 1).then_some(()));
+            refused(&bad, 1);
             assert_eq!(origin.hits(), 0, "{why}");
             // Another one is asked instead, with whatever was to be sent, and this one is left out for a while.
             let good = TlsFront::start(origin.addr, &FrontTls::new(&good_leaf));
@@ -138,7 +147,8 @@ fn who_is_not_the_server_gets_no_request() {
                 client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
                 assert_eq!(client.reply().status, 200, "{why}");
             }
-            assert_eq!((bad.refused(), origin.hits()), (2, 10), "{why}");
+            refused(&bad, 2);
+            assert_eq!(origin.hits(), 10, "{why}");
             both.counts("keygate_upstream_errors_total", &[("kind", "tls")], 1.0);
         }
     }
@@ -183,7 +193,8 @@ fn a_server_that_asks_is_shown_our_certificate() {
             let error = error_of(&mut alone, "/pay");
             assert!(error.starts_with("Upstream TLSHandshakeFailure alert "), "{error}");
             alone.counts("keygate_upstream_errors_total", &[("kind", "tls")], 1.0);
-            assert_eq!((strict.refused(), origin.hits()), (1, hits));
+            refused(&strict, 1);
+            assert_eq!(origin.hits(), hits);
             // What it has not read may go to another, and it is left out for a while.
             let open = TlsFront::start(origin.addr, &FrontTls::new(&leaf));
             let both = edge(&with(&not_ours), &[strict.server(), open.server()], upstream);
@@ -192,7 +203,7 @@ fn a_server_that_asks_is_shown_our_certificate() {
                 client.send("POST /pay HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
                 assert_eq!(client.reply().status, 200);
             }
-            assert_eq!(strict.refused(), 2, "it is left out");
+            refused(&strict, 2);
         }
     }
 }
@@ -216,6 +227,35 @@ fn sessions_are_resumed_also_after_a_reload() {
             let resumed: Vec<bool> = front.shaken().iter().map(|shaken| shaken.resumed).collect();
             assert_eq!(resumed, [false, true, true, true]);
         }
+    }
+}
+
+#[test]
+fn openssl_is_understood() {
+    let (ca, clients) = (Ca::new(), Ca::new());
+    let home = home(&ca);
+    let leaf = ca.leaf(&["core.internal"]);
+    home.write("server.crt", &leaf.cert);
+    home.secret("server.key", &leaf.key);
+    home.write("clients.pem", &clients.cert);
+    client_certificate(&home, &clients.leaf(&["gateway.internal"]));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let port = free_port();
+        let args = format!(
+            "s_server -accept 127.0.0.1:{port} -www {version} -cert server.crt -key server.key -CAfile clients.pem \
+             -Verify 1 -verify_return_error"
+        );
+        let mut server = Process::spawn("openssl", &mut home.command_of("openssl", args.split_whitespace()));
+        server.wait_until(SOON, "openssl listens", |p| p.stdout().contains("ACCEPT").then_some(()));
+        let mut edge = edge(&home, &[format!("127.0.0.1:{port}")], SHOWN);
+        for how in ["New, ", "Reused, "] {
+            let page = edge.client().get("/").text();
+            assert!(page.contains(how) && page.contains("DNS:gateway.internal"), "{how}: {page}");
+            // The end of its answer is the connection's, and TLS says so.
+            assert!(page.trim_end().ends_with("</HTML>"), "{page}");
+        }
+        edge.keygate.sigterm();
+        edge.keygate.wait(SOON);
     }
 }
 
