@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Edge, Simple, TLS, tls_home};
-use crate::support::{Ca, Home, Origin, Process, SOON, run, wait_until};
+use crate::support::{Ca, FrontTls, Home, Origin, Process, SOON, TlsFront, run, wait_until};
 
 const HTTP2: &str = "protocol = \"http2\"";
 
@@ -77,7 +77,7 @@ fn seen(text: &str) -> Value {
 fn a_call_has_trailers_both_ways() {
     let server = Server::plain();
     let mut edge = edge(&server);
-    let answer = call(&edge, "/echo");
+    let answer = call(&edge, "/call");
     assert_eq!(answer["body"], "hello, server");
     assert_eq!(answer["code"], 0);
     assert_eq!((&answer["trailers"]["grpc-status"], &answer["trailers"]["x-received"]), (&json!("0"), &json!("13")));
@@ -89,7 +89,7 @@ fn a_call_has_trailers_both_ways() {
     assert_eq!((&headers["content-type"], &headers["te"]), (&json!("application/grpc"), &json!("trailers")));
     assert_eq!((&headers["x-forwarded-proto"], &headers["x-forwarded-for"]), (&json!("https"), &json!("127.0.0.1")));
     assert!(headers["x-request-id"].is_string() && headers["transfer-encoding"].is_null());
-    let line = edge.wait_log("the call", |line| line["path"] == "/echo");
+    let line = edge.wait_log("the call", |line| line["path"] == "/call");
     assert_eq!((&line["status"], &line["bytes_in"], &line["bytes_out"]), (&json!(200), &json!(13), &json!(13)));
     // An answer that is trailers only has no body.
     let answer = call(&edge, "/unavailable");
@@ -110,7 +110,8 @@ fn clients_of_http1_are_served_too() {
     assert!(seen["headers"]["x-hop"].is_null() && seen["headers"]["connection"].is_null());
     // In chunks, with a trailer; by who waits to be told to go on; and without a body.
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.head().status, 100);
+    const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    assert_eq!(client.try_bytes(GO_ON.len()).expect("to go on"), GO_ON);
     client.send("3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 7\r\n\r\n");
     let reply = client.reply();
     assert_eq!((reply.status, reply.text().as_str()), (200, "abcde"));
@@ -198,13 +199,11 @@ fn a_server_that_ends_fails_no_later_request() {
     let edge = edge(&server);
     let mut client = edge.client();
     assert_eq!(client.get("/echo").status, 200);
-    let name = server.name();
     drop(server);
     wait_until(SOON, "the server is gone", || (client.get("/echo").status == 502).then_some(()));
     // What was asked of a dead connection is not mistaken for an answer.
     let reply = client.get("/echo");
     super::problem(reply.status, &reply.headers, &reply.body, (502, "upstream-unavailable"));
-    drop(name);
 }
 
 #[test]
@@ -233,20 +232,23 @@ fn over_tls_both_must_agree_on_it() {
     home.write("ca.pem", &ca.cert);
     let (cert, key) = (home.write("server.crt", &leaf.cert), home.secret("server.key", &leaf.key));
     let (cert, key) = (cert.display().to_string(), key.display().to_string());
-    let (two, one) = (Server::start(&[&cert, &key]), Server::start(&[&cert, &key, "http/1.1"]));
+    let two = Server::start(&[&cert, &key]);
+    // One that has no HTTP/2.
+    let origin = Origin::start("blue");
+    let one = TlsFront::start(origin.addr, &FrontTls { protocols: &["http/1.1"], ..FrontTls::new(&leaf) });
     let upstream = "protocol = \"http2\"\ntls = { ca = \"ca.pem\", server_name = \"core.internal\" }";
-    let start = |server: &Server| Simple { servers: &[server.name()], upstream, ..Simple::default() }.start_in(&home);
-    let edge = start(&two);
+    let start = |server: String| Simple { servers: &[server], upstream, ..Simple::default() }.start_in(&home);
+    let edge = start(two.name());
     let mut client = edge.client();
     for _ in 0..3 {
         assert_eq!(client.get("/echo").status, 200);
     }
     assert_eq!(two.sessions(), 1);
-    let edge = start(&one);
+    drop(edge);
+    let edge = start(one.server());
     assert_eq!(edge.client().get("/").status, 502);
     edge.counts("keygate_upstream_errors_total", &[("kind", "tls")], 1.0);
     // A server of HTTP/1 without TLS says something that is no HTTP/2.
-    let origin = Origin::start("blue");
     let edge = Simple { servers: &[origin.server()], upstream: HTTP2, ..Simple::default() }.start();
     assert_eq!(edge.client().get("/").status, 502);
 }

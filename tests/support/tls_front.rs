@@ -32,11 +32,13 @@ pub struct FrontTls<'a> {
     pub abrupt: bool,
     /// New keys follow whatever the server says.
     pub new_keys: bool,
+    /// What it can speak, by ALPN.
+    pub protocols: &'a [&'a str],
 }
 
 impl<'a> FrontTls<'a> {
     pub fn new(leaf: &'a Pem) -> Self {
-        Self { leaf, clients: None, only_1_2: false, abrupt: false, new_keys: false }
+        Self { leaf, clients: None, only_1_2: false, abrupt: false, new_keys: false, protocols: &["h2", "http/1.1"] }
     }
 }
 
@@ -133,7 +135,7 @@ fn config(tls: &FrontTls<'_>) -> Arc<ServerConfig> {
     let key = PrivateKeyDer::from_pem_slice(tls.leaf.key.as_bytes()).expect("a key");
     let mut config = builder.with_single_cert(vec![certificate(&tls.leaf.cert)], key).expect("a certificate");
     // The one that is not to be taken comes first.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = tls.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
 

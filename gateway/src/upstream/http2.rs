@@ -65,7 +65,7 @@ impl Http2Pool {
                 known.connection.clone()
             };
             match connection.spawn_stream().await {
-                Ok(Some(session)) => return Some(Http2Server::new(connection, session)),
+                Ok(Some(session)) => return Some(Http2Server::new(session)),
                 // The server wants no more of them.
                 Ok(None) | Err(_) => connection.mark_shutdown(),
             }
@@ -86,7 +86,7 @@ impl Http2Pool {
         let session = session.ok_or(io::ErrorKind::ConnectionAborted)?;
         let known = Known { connection: connection.clone(), idle, used: Instant::now() };
         self.0.lock().entry(server).or_default().push(known);
-        Ok(Http2Server::new(connection, session))
+        Ok(Http2Server::new(session))
     }
 
     /// Leaves those whose time is over, or that have ended.
@@ -107,7 +107,6 @@ impl Http2Pool {
 
 /// A request to a server, and its answer.
 pub(crate) struct Http2Server {
-    connection: ConnectionRef,
     session: Http2Session,
     request: Option<SendStream<Bytes>>,
     body: Body,
@@ -131,9 +130,9 @@ enum Answer {
 }
 
 impl Http2Server {
-    fn new(connection: ConnectionRef, session: Http2Session) -> Self {
+    fn new(session: Http2Session) -> Self {
         let body = Body::new(Framing::Length(0));
-        Self { connection, session, request: None, body, to_head: false, answer: Answer::Nothing }
+        Self { session, request: None, body, to_head: false, answer: Answer::Nothing }
     }
 
     /// Sends a request's head, which is all at the start of `bytes`. Answers its length.
@@ -174,12 +173,6 @@ impl Http2Server {
         into.extend_from_slice(framing.as_bytes());
         into.extend_from_slice(b"\r\n");
         self.answer = if framing.starts_with('t') { Answer::Chunked } else { Answer::Counted };
-    }
-}
-
-impl Drop for Http2Server {
-    fn drop(&mut self) {
-        self.connection.release_stream();
     }
 }
 
