@@ -127,7 +127,7 @@ pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<(Pre
         weights.save().map_err(|error| error.to_string())?;
     }
     let notes = [dropped, warnings].concat();
-    let live = Arc::new(Live::new(snapshot, Arc::default(), access_log));
+    let live = Arc::new(Live::new(snapshot, carried.metrics.clone(), access_log));
     Ok((Prepared { live, carried, weights, listening, notes }, lock))
 }
 
@@ -299,7 +299,7 @@ impl Control {
         weights.set(in_file, wanted.clone());
         weights.save()?;
         change.weights = weights;
-        self.live.swap_weights(next, name);
+        self.live.swap(next);
         tracing::info!(route = name, weights = ?wanted, "weights set");
         Ok(version)
     }

@@ -20,7 +20,7 @@ use crate::policy::limit::Limit;
 use crate::policy::route::Router;
 use crate::policy::split::Split;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Series};
 use crate::upstream::{ServerState, Upstream, UpstreamState};
 use crate::weights::Weights;
 
@@ -36,13 +36,9 @@ pub struct Live {
 
 impl Live {
     pub(crate) fn new(snapshot: Snapshot, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        let live = Self {
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            metrics,
-            access_log: ArcSwap::from_pointee(access_log),
-        };
-        live.publish();
-        live
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        metrics.follow(snapshot.clone());
+        Self { snapshot, metrics, access_log: ArcSwap::from_pointee(access_log) }
     }
 
     /// The snapshot in force.
@@ -59,47 +55,6 @@ impl Live {
     /// Puts a snapshot in force, for every request that begins from now on, on every worker.
     pub(crate) fn swap(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
-        self.publish();
-    }
-
-    /// As [`Self::swap`], when nothing but one route's weights differs.
-    pub(crate) fn swap_weights(&self, snapshot: Snapshot, route: &str) {
-        let snapshot = Arc::new(snapshot);
-        self.snapshot.store(snapshot.clone());
-        self.publish_generation(&snapshot);
-        if let Some(route) = snapshot.routes.iter().find(|r| r.name == route) {
-            self.publish_weights(route);
-        }
-    }
-
-    /// Tells the metrics what is in force.
-    fn publish(&self) {
-        let snapshot = self.snapshot.load();
-        self.publish_generation(&snapshot);
-        self.metrics.weights.reset();
-        for route in &snapshot.routes {
-            self.publish_weights(route);
-        }
-        self.metrics.certificate_expiry.reset();
-        for (name, listener) in snapshot.listeners.iter() {
-            for (files, certificate) in listener.certificates.iter().flat_map(|c| &c.all) {
-                let seconds = certificate.not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-                let labels = [name.as_str(), &files.cert.to_string_lossy()];
-                let expiry = self.metrics.certificate_expiry.with_label_values(&labels);
-                expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
-            }
-        }
-    }
-
-    fn publish_generation(&self, snapshot: &Snapshot) {
-        self.metrics.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
-    }
-
-    fn publish_weights(&self, route: &Route) {
-        for backend in &route.backends {
-            let labels = [route.name.as_str(), &backend.upstream.name];
-            self.metrics.weights.with_label_values(&labels).set(i64::from(backend.weight));
-        }
     }
 }
 
@@ -193,6 +148,16 @@ pub struct Route {
     pub turn: Arc<AtomicU64>,
     /// Changes whenever its weights do: the API's ETag.
     pub version: String,
+    /// What its requests are counted under that no upstream was chosen for.
+    pub unsent: Series,
+}
+
+impl Route {
+    /// What a request is counted under that this upstream was chosen for.
+    pub(crate) fn series(&self, upstream: Option<&str>) -> Series {
+        let chosen = upstream.and_then(|name| self.backends.iter().find(|backend| backend.upstream.name == name));
+        chosen.map_or(self.unsent, |backend| backend.series)
+    }
 }
 
 /// A share of a route.
@@ -204,11 +169,15 @@ pub struct Backend {
     pub weight: u32,
     /// The weight in the file.
     pub file_weight: u32,
+    /// What its requests are counted under.
+    pub series: Series,
 }
 
 /// What outlives snapshots, by identity.
 pub(crate) struct Carried {
     provider: Arc<CryptoProvider>,
+    /// The metrics.
+    pub(crate) metrics: Arc<Metrics>,
     servers: HashMap<Server, Arc<ServerState>>,
     upstreams: HashMap<String, Arc<UpstreamState>>,
     limits: HashMap<String, (RateLimit, Arc<Limit>)>,
@@ -222,7 +191,16 @@ impl Carried {
     pub(crate) fn new(provider: Arc<CryptoProvider>) -> Self {
         let boot = uuid::Uuid::now_v7().simple().to_string()[20..].to_owned();
         let (servers, upstreams, limits) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { provider, servers, upstreams, limits, turns: HashMap::new(), tickets: HashMap::new(), boot }
+        Self {
+            provider,
+            metrics: Arc::default(),
+            servers,
+            upstreams,
+            limits,
+            turns: HashMap::new(),
+            tickets: HashMap::new(),
+            boot,
+        }
     }
 
     /// A version for weights that change with this generation.
@@ -272,6 +250,7 @@ impl Carried {
                     upstream: upstreams[&backend.upstream.value].clone(),
                     weight: weights.live(route, &backend.upstream).unwrap_or(backend.weight),
                     file_weight: backend.weight,
+                    series: self.metrics.series(&route.name, &backend.upstream),
                 })
                 .collect();
             let in_force: Vec<u32> = backends.iter().map(|backend| backend.weight).collect();
@@ -292,6 +271,7 @@ impl Carried {
                 body_size: route.body_size.map(|size| size.0),
                 turn: self.turns.entry(route.name.value.clone()).or_default().clone(),
                 version,
+                unsent: self.metrics.series(&route.name, "-"),
             }));
         }
         let table = routes.iter().enumerate().map(|(n, route)| (route.hosts.iter().collect(), &route.path, n));

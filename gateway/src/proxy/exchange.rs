@@ -172,9 +172,8 @@ impl Exchange {
         let status = session.response_written().map_or(499, |response| response.status.as_u16());
         let route = self.route.as_ref().map(|route| route.name.as_str());
         let upstream = self.upstream.as_ref().map(|upstream| upstream.name.as_str());
-        let (route_label, upstream_label) = (route.unwrap_or("-"), upstream.unwrap_or("-"));
         let duration = self.started.elapsed();
-        live.metrics.answered(route_label, upstream_label, request.method.as_str(), status, duration);
+        live.metrics.answered(self.route.as_deref(), upstream, request.method.as_str(), status, duration);
         let log = live.access_log.load();
         if !log.is_on() {
             return;

@@ -512,7 +512,7 @@ impl Exchange<'_> {
         let upstream = self.decision.upstream.as_ref().map(|upstream| upstream.name.as_str());
         let text = |range: Range<usize>| std::str::from_utf8(&self.input[range]).unwrap_or_default();
         let method = text(self.head.method.clone());
-        live.metrics.answered(route.unwrap_or("-"), upstream.unwrap_or("-"), method, self.told.status, duration);
+        live.metrics.answered(self.decision.route.as_deref(), upstream, method, self.told.status, duration);
         let log = live.access_log.load();
         if !log.is_on() {
             return;
