@@ -7,6 +7,7 @@
 //! `policy` (what is decided), `upstream` (who answers), `proxy` (the pingora lane), `telemetry`.
 
 mod admin;
+mod clock;
 mod control;
 pub mod http1;
 pub mod listen;

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+pub use crate::clock::Timestamp;
+
 /// Buffers; workers beyond them share.
 const SHARDS: usize = 16;
 /// Bytes that may wait in one of them.
@@ -30,7 +32,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
     /// When the request began, RFC 3339.
-    pub time: String,
+    pub time: Timestamp,
     /// Its id.
     pub request_id: &'a str,
     /// The client's address.
@@ -77,8 +79,8 @@ pub struct Line<'a> {
 }
 
 /// A time as [`Line`] has it.
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    time.into()
 }
 
 /// Milliseconds as [`Line`] has them: to the microsecond.
@@ -318,7 +320,7 @@ mod tests {
 
     fn line(id: &str) -> Line<'_> {
         Line {
-            time: "2026-01-01T00:00:00.000Z".into(),
+            time: SystemTime::UNIX_EPOCH.into(),
             request_id: id,
             client: "10.0.0.1".parse().unwrap(),
             listener: "http",

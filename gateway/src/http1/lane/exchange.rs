@@ -445,7 +445,7 @@ impl Exchange<'_> {
         if let Some((name, value)) = &answer.header {
             write::put(&mut out, name, value.as_bytes());
         }
-        write::put(&mut out, "date", write::date().as_bytes());
+        write::put(&mut out, "date", &write::date());
         self.edits().set(&mut out);
         told.put(&mut out);
         out.extend_from_slice(b"\r\n");

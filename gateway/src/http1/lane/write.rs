@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::clock::{HttpDate, http_date};
 use crate::http1::fields::Name;
 use crate::http1::response::ResponseHead;
 pub(super) use crate::http1::rewrite::{Lines, put, request};
@@ -111,7 +112,7 @@ pub(super) fn response(
     out.extend_from_slice(framing.unwrap_or_default());
     if !dated {
         // RFC 9110, 6.6.1.
-        put(out, "date", date().as_bytes());
+        put(out, "date", &date());
     }
     edits.set(out);
     told.put(out);
@@ -140,6 +141,6 @@ pub(super) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
 }
 
 /// The time, as `Date` has it.
-pub(super) fn date() -> String {
-    httpdate::fmt_http_date(SystemTime::now())
+pub(super) fn date() -> HttpDate {
+    http_date(SystemTime::now())
 }
