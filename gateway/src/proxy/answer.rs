@@ -81,13 +81,16 @@ impl Edge {
         let problem = Problem::new(status, "malformed-request", &detail, Some(request_id));
         let body = problem.body();
         let mut answer = format!(
-            "HTTP/1.1 {status} {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
+            "HTTP/1.1 {status} {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\n\
              connection: close\r\nx-request-id: {request_id}\r\ndate: {}\r\n",
             problem.title,
             body.len(),
             httpdate::fmt_http_date(SystemTime::now()),
         )
         .into_bytes();
+        if !policy.headers.replaces(b"cache-control", connection.tls.is_some()) {
+            answer.extend_from_slice(b"cache-control: no-store\r\n");
+        }
         answer.extend_from_slice(policy.headers.lines(connection.tls.is_some()));
         answer.extend_from_slice(b"\r\n");
         answer.extend_from_slice(&body);

@@ -440,7 +440,7 @@ impl Exchange<'_> {
         if answer.status != 204 {
             write::put(&mut out, "content-type", CONTENT_TYPE.as_bytes());
             write::put(&mut out, "content-length", body.len().to_string().as_bytes());
-            write::put(&mut out, "cache-control", b"no-store");
+            write::no_store(&mut out, &self.edits());
         }
         if let Some((name, value)) = &answer.header {
             write::put(&mut out, name, value.as_bytes());

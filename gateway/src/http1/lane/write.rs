@@ -140,6 +140,13 @@ pub(super) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Has nobody keep an answer of the gateway's own, unless the policy says who may.
+pub(super) fn no_store(out: &mut Vec<u8>, edits: &Edits<'_>) {
+    if !edits.replaces(b"cache-control") {
+        put(out, "cache-control", b"no-store");
+    }
+}
+
 /// The time, as `Date` has it.
 pub(super) fn date() -> HttpDate {
     http_date(SystemTime::now())
