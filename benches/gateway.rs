@@ -42,7 +42,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
     targets = head_parse, route_match, limit_check, split_pick, forwarding, header_edits, snapshot_load, weights_change,
-        answered
+        answered, reload
 }
 
 const SHORT: &str = "GET /v1/accounts/42 HTTP/1.1\r\nHost: api.novabank.com\r\n\r\n";
@@ -150,8 +150,8 @@ fn limit_check(c: &mut Criterion) {
     group.bench_function("1 key", |b| b.iter(|| open.check(black_box(client), None, "route")));
     // Two keys are in two sets, mostly; that workers share the table must not show.
     let stop = AtomicBool::new(false);
+    let other = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
     std::thread::scope(|scope| {
-        let other = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 open.check(black_box(other), None, "route");
@@ -405,6 +405,21 @@ fn answered(c: &mut Criterion) {
     group.finish();
 }
 
+/// 10,000 routes that are read again: the text alone, read and checked; and all of it, until it is in force.
+fn reload(c: &mut Criterion) {
+    let mut group = c.benchmark_group("reload");
+    group.sample_size(10);
+    let edge = Idle::start(env!("CARGO_TARGET_TMPDIR").as_ref(), 10_000);
+    let source = edge.control.live.snapshot().loaded.source.clone();
+    group.bench_function("10,000 routes, read and checked", |b| {
+        b.iter_batched(|| source.clone(), keygate_config::parse, BatchSize::LargeInput);
+    });
+    group.bench_function("10,000 routes, in all", |b| {
+        b.iter(|| edge.runtime.block_on(edge.control.reload()).expect("the file is right"));
+    });
+    group.finish();
+}
+
 /// A gateway whose live configuration is changed and read, and that nobody connects to.
 struct Idle {
     control: Arc<Control>,
@@ -427,6 +442,7 @@ impl Idle {
                  [{{ upstream = \"blue\", weight = 90 }}, {{ upstream = \"green\", weight = 10 }}]"
             );
         }
+        std::fs::write(dir.path().join("keygate.toml"), &text).expect("a folder of our own");
         let runtime = current_thread();
         let gateway = runtime.block_on(Gateway::start(parse(dir.path(), text))).expect("it starts");
         Self { control: gateway.control(), runtime, _gateway: gateway, _dir: dir }
