@@ -31,6 +31,7 @@ use keygate_gateway::policy::path::Readings;
 use keygate_gateway::policy::route::Router;
 use keygate_gateway::policy::split::Split;
 use keygate_gateway::{Control, Gateway};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -41,7 +42,8 @@ criterion_group! {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = head_parse, route_match, limit_check, split_pick, forwarding, header_edits, snapshot_load, weights_change
+    targets = head_parse, route_match, limit_check, split_pick, forwarding, header_edits, snapshot_load, weights_change,
+        answered, reload
 }
 
 const SHORT: &str = "GET /v1/accounts/42 HTTP/1.1\r\nHost: api.novabank.com\r\n\r\n";
@@ -147,6 +149,20 @@ fn limit_check(c: &mut Criterion) {
     let client = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
     let open = limit("1000000000/s");
     group.bench_function("1 key", |b| b.iter(|| open.check(black_box(client), None, "route")));
+    // Two keys are in two sets, mostly; that workers share the table must not show.
+    let stop = AtomicBool::new(false);
+    let other = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                open.check(black_box(other), None, "route");
+            }
+        });
+        group.bench_function("1 key, while a thread asks for another", |b| {
+            b.iter(|| open.check(black_box(client), None, "route"));
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
     let shut = limit("1/366d");
     while shut.check(client, None, "route").allowed {}
     group.bench_function("1 key, refused", |b| b.iter(|| shut.check(black_box(client), None, "route")));
@@ -332,6 +348,65 @@ fn weights_change(c: &mut Criterion) {
     group.finish();
 }
 
+/// Counting a request at its end: of 1,000 routes, asked for in no order; alone, and while another thread counts as well.
+/// Beside it, what a look-up by labels and counters for all threads would take.
+fn answered(c: &mut Criterion) {
+    let mut group = c.benchmark_group("metrics");
+    let edge = Idle::start(env!("CARGO_TARGET_TMPDIR").as_ref(), 1000);
+    let live = &edge.control.live;
+    let snapshot = live.snapshot();
+    let routes: Vec<_> = spread(1000).map(|n| &*snapshot.routes[n]).collect();
+    let of = |n: usize| {
+        let route = routes[n % routes.len()];
+        (route, &*route.backends[n & 1].upstream.name, Duration::from_micros(100 * (n as u64 % 40)))
+    };
+    let count = |n: usize| {
+        let (route, upstream, took) = of(n);
+        live.metrics.answered(Some(route), Some(upstream), black_box("GET"), black_box(200), took);
+    };
+    let labels = ["route", "upstream", "method", "status"];
+    let total = IntCounterVec::new(Opts::new("total", "total"), &labels).expect("its names are right");
+    let duration = HistogramVec::new(HistogramOpts::new("duration", "duration"), &labels[..2]).expect("so are these");
+    let by_labels = |n: usize| {
+        let (route, upstream, took) = of(n);
+        total.with_label_values(&[route.name.as_str(), upstream, black_box("GET"), black_box("200")]).inc();
+        duration.with_label_values(&[route.name.as_str(), upstream]).observe(took.as_secs_f64());
+    };
+    let counting: [(&str, &(dyn Fn(usize) + Sync)); 2] = [("a request counted", &count), ("by labels", &by_labels)];
+    for (name, count) in counting {
+        for (name, busy) in [(name.to_owned(), false), (format!("{name}, by two threads"), true)] {
+            let stop = AtomicBool::new(!busy);
+            std::thread::scope(|scope| {
+                scope.spawn(|| (0..).take_while(|_| !stop.load(Ordering::Relaxed)).for_each(count));
+                let mut n = 0;
+                group.bench_function(name, |b| {
+                    b.iter(|| {
+                        n += 1;
+                        count(n);
+                    });
+                });
+                stop.store(true, Ordering::Relaxed);
+            });
+        }
+    }
+    group.finish();
+}
+
+/// 10,000 routes that are read again: the text alone, read and checked; and all of it, until it is in force.
+fn reload(c: &mut Criterion) {
+    let mut group = c.benchmark_group("reload");
+    group.sample_size(10);
+    let edge = Idle::start(env!("CARGO_TARGET_TMPDIR").as_ref(), 10_000);
+    let source = edge.control.live.snapshot().loaded.source.clone();
+    group.bench_function("10,000 routes, read and checked", |b| {
+        b.iter_batched(|| source.clone(), keygate_config::parse, BatchSize::LargeInput);
+    });
+    group.bench_function("10,000 routes, in all", |b| {
+        b.iter(|| edge.runtime.block_on(edge.control.reload()).expect("the file is right"));
+    });
+    group.finish();
+}
+
 /// A gateway whose live configuration is changed and read, and that nobody connects to.
 struct Idle {
     control: Arc<Control>,
@@ -344,6 +419,7 @@ impl Idle {
     fn start(under: &Path, routes: usize) -> Self {
         let dir = tempfile::tempdir_in(under).expect("a folder");
         let mut text = "[process]\nworkers = 1\n[admin]\nlisten = \"unix:admin.sock\"\n[access_log]\npath = \"off\"\n\
+            [listeners.http]\nbind = [\"127.0.0.1:0\"]\n\
             [upstreams.blue]\nservers = [\"127.0.0.1:9\"]\n[upstreams.green]\nservers = [\"127.0.0.1:9\"]\n"
             .to_owned();
         for n in 0..routes {
@@ -353,6 +429,7 @@ impl Idle {
                  [{{ upstream = \"blue\", weight = 90 }}, {{ upstream = \"green\", weight = 10 }}]"
             );
         }
+        std::fs::write(dir.path().join("keygate.toml"), &text).expect("a folder of our own");
         let runtime = current_thread();
         let gateway = runtime.block_on(Gateway::start(parse(dir.path(), text))).expect("it starts");
         Self { control: gateway.control(), runtime, _gateway: gateway, _dir: dir }

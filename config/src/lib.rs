@@ -14,6 +14,7 @@ pub mod diagnostics;
 pub mod files;
 mod forged;
 mod function;
+mod headers;
 pub mod model;
 mod overlap;
 mod place;

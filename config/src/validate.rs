@@ -5,9 +5,8 @@ use std::path::Path;
 
 use crate::addresses::addresses;
 use crate::claims::claims;
-use crate::model::{
-    Address, Config, HostPattern, PathPattern, RateKey, RateLimit, SameSite, SecurityHeaders, is_header_name,
-};
+use crate::headers::security_headers;
+use crate::model::{Address, Config, HostPattern, PathPattern, RateKey, RateLimit};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
 use crate::signer::{Policy, Signer};
@@ -25,22 +24,6 @@ pub const MOST_BACKENDS: usize = 64;
 
 /// Keys that a rate limit remembers, at 17 bytes each: 272 MiB.
 const MOST_KEYS: u32 = 16 << 20;
-
-/// Headers that frame or route a message, or are of one connection only: no policy may set or remove them.
-const FRAMING_HEADERS: [&str; 12] = [
-    "connection",
-    "content-length",
-    "date",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// `file` is the configuration's own.
 pub(crate) fn validate(config: &Config, file: &Path) -> Vec<Diagnostic> {
@@ -175,37 +158,6 @@ fn listeners(config: &Config, found: &mut Vec<Diagnostic>) {
         if let Some(headers) = &listener.security_headers {
             reference("security_headers", headers, &config.security_headers, found);
         }
-    }
-}
-
-fn security_headers(name: &str, headers: &At<SecurityHeaders>, found: &mut Vec<Diagnostic>) {
-    let mut bad =
-        |why: String| found.push(Diagnostic::error(format!("security_headers {name:?}: {why}")).at(&headers.span));
-    for header in headers.set.keys().chain(&headers.remove) {
-        if !is_header_name(header) {
-            bad(format!("{header:?} is no header name"));
-        } else if FRAMING_HEADERS.contains(&header.to_ascii_lowercase().as_str()) {
-            bad(format!("{header:?} is not for a policy to change"));
-        }
-    }
-    for (header, value) in &headers.set {
-        let visible = value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
-        if value.is_empty() || !visible || value.trim() != value {
-            bad(format!("the value of {header:?} must be visible ASCII, without space around it"));
-        }
-        if headers.remove.iter().any(|removed| removed.eq_ignore_ascii_case(header)) {
-            bad(format!("{header:?} is both set and removed"));
-        }
-    }
-    let lower: BTreeSet<_> = headers.set.keys().map(|header| header.to_ascii_lowercase()).collect();
-    if lower.len() < headers.set.len() {
-        bad("a header is set twice, in different case".into());
-    }
-    if let Some(cookies) = headers.cookies
-        && cookies.same_site == Some(SameSite::None)
-        && !cookies.secure
-    {
-        bad("cookies with same_site \"none\" must be secure".into());
     }
 }
 

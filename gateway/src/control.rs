@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use keygate_config::{Address, At, Config, Loaded, Process};
@@ -14,10 +14,12 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::aside::Aside;
 use crate::listen::{Listening, Slots, Worker, accept};
 use crate::live::{Carried, Live, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::ServerState;
+use crate::watch::{Seen, seen};
 use crate::weights::{self, Weights};
 
 /// Names are waited for so long at a start or a reload; after that they are looked up in the background.
@@ -34,6 +36,11 @@ pub struct Control {
     workers: Vec<(Handle, Worker)>,
     change: tokio::sync::Mutex<Changing>,
     last_reload: Mutex<Option<LastReload>>,
+    /// When a reload failed last for a reason that may pass by itself, if the last one did.
+    failed: Mutex<Option<Instant>>,
+    /// The files as they were for what is in force; nothing when the last reload failed.
+    seen: Mutex<Seen>,
+    pub(crate) aside: Aside,
     admin_token: ArcSwapOption<String>,
 }
 
@@ -83,6 +90,20 @@ pub struct LastReload {
     pub notes: Vec<String>,
 }
 
+/// Why a file is not in force.
+enum NotReloaded {
+    /// It is wrong, and must change.
+    Wrong(String),
+    /// What it names cannot be had: that may pass.
+    NotNow(String),
+}
+
+impl From<String> for NotReloaded {
+    fn from(why: String) -> Self {
+        Self::NotNow(why)
+    }
+}
+
 /// Why weights were not set.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -107,28 +128,31 @@ pub(crate) struct Prepared {
     pub weights: Weights,
     pub listening: Vec<Arc<Listening>>,
     pub notes: Vec<String>,
+    pub seen: Seen,
 }
 
 /// Reads everything the file refers to and binds its listeners. The state folder is this process's while the lock is.
 pub(crate) async fn prepare(loaded: Loaded, mut carried: Carried) -> Result<(Prepared, weights::Lock), String> {
-    let config = loaded.config.clone();
+    let loaded = Arc::new(loaded);
+    let config = &loaded.config;
     needs_listeners(&loaded)?;
+    let seen = seen(&loaded);
     let state_dir = &config.process.state_dir;
     create_private_dir(state_dir).map_err(|error| format!("cannot create {}: {error}", state_dir.display()))?;
     let lock = weights::Lock::take(state_dir).map_err(|error| error.to_string())?;
     let mut weights = Weights::load(state_dir).map_err(|error| error.to_string())?;
-    let dropped = weights.reconcile(&config);
+    let dropped = weights.reconcile(config);
     let warnings = warnings(&loaded);
-    let access_log = open_access_log(&config)?;
-    let snapshot = carried.build(loaded, &weights, None)?;
+    let access_log = open_access_log(config)?;
+    let snapshot = carried.build(loaded.clone(), &weights, None)?;
     resolve(&snapshot).await;
-    let (_, listening) = listeners(&config, &[])?;
+    let (_, listening) = listeners(config, &[])?;
     if !dropped.is_empty() {
         weights.save().map_err(|error| error.to_string())?;
     }
     let notes = [dropped, warnings].concat();
-    let live = Arc::new(Live::new(snapshot, Arc::default(), access_log));
-    Ok((Prepared { live, carried, weights, listening, notes }, lock))
+    let live = Arc::new(Live::new(snapshot, carried.metrics.clone(), access_log));
+    Ok((Prepared { live, carried, weights, listening, notes, seen }, lock))
 }
 
 impl Control {
@@ -141,6 +165,9 @@ impl Control {
             workers,
             admin_token: ArcSwapOption::new(admin_token(config)?),
             last_reload: Mutex::new(None),
+            failed: Mutex::new(None),
+            seen: Mutex::new(prepared.seen),
+            aside: Aside::start().map_err(|error| error.to_string())?,
             change: tokio::sync::Mutex::new(Changing {
                 carried: prepared.carried,
                 weights: prepared.weights,
@@ -190,64 +217,104 @@ impl Control {
         }
     }
 
-    /// Reads the file again and puts it in force: wholly, or not at all.
+    /// Reads the file again and puts it in force: wholly, or not at all. Once begun, it is done to its end.
     ///
     /// # Errors
     /// Everything wrong with the file, or the one thing that could not be done. Nothing has changed then.
-    pub async fn reload(&self) -> Result<Reloaded, String> {
+    pub async fn reload(self: &Arc<Self>) -> Result<Reloaded, String> {
+        let (control, here) = (self.clone(), Handle::current());
+        let job = move || here.block_on(control.reload_here(false));
+        self.aside.run(job).await.unwrap_or_else(|| Err("the reload broke off: this is a bug".into()))
+    }
+
+    /// Does so once more when it failed, at least so long ago, for a reason that may have passed since. To fail in the
+    /// same way again is no news. Answers whether there was something to be tried.
+    pub(crate) async fn reload_again(self: &Arc<Self>, after: Duration) -> bool {
+        if self.failed.lock().is_none_or(|last| last.elapsed() < after) {
+            return false;
+        }
+        let (control, here) = (self.clone(), Handle::current());
+        let _ = self.aside.run(move || _ = here.block_on(control.reload_here(true))).await;
+        true
+    }
+
+    /// Whether [`Self::reload_again`] will have something to do.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.lock().is_some()
+    }
+
+    /// The files as they were for what is in force.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().clone()
+    }
+
+    async fn reload_here(&self, again: bool) -> Result<Reloaded, String> {
         let result = self.try_reload().await;
-        let (ok, notes, error) = match &result {
+        *self.failed.lock() = matches!(result, Err(NotReloaded::NotNow(_))).then(Instant::now);
+        let result = result.map_err(|(NotReloaded::Wrong(error) | NotReloaded::NotNow(error))| error);
+        let error = result.as_ref().err().cloned();
+        if again && error.is_some() && self.last_reload().and_then(|last| last.error) == error {
+            self.live.metrics.reloads.with_label_values(&["retried"]).inc();
+            return result;
+        }
+        let notes = match &result {
             Ok(reloaded) => {
                 tracing::info!(generation = reloaded.generation, notes = ?reloaded.notes, "reloaded");
-                (true, reloaded.notes.clone(), None)
+                reloaded.notes.clone()
             }
             Err(error) => {
                 tracing::error!(%error, "not reloaded: nothing has changed");
-                (false, Vec::new(), Some(error.clone()))
+                *self.seen.lock() = Seen::default();
+                Vec::new()
             }
         };
+        let ok = error.is_none();
         self.live.metrics.reloads.with_label_values(&[if ok { "ok" } else { "error" }]).inc();
         let at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         *self.last_reload.lock() = Some(LastReload { at, ok, error, notes });
         result
     }
 
-    async fn try_reload(&self) -> Result<Reloaded, String> {
+    async fn try_reload(&self) -> Result<Reloaded, NotReloaded> {
         let mut change = self.change.lock().await;
         let change = &mut *change;
-        let loaded = keygate_config::load(&self.path).map_err(|diagnostics| diagnostics.to_string())?;
-        let config = loaded.config.clone();
-        needs_listeners(&loaded)?;
-        let token = admin_token(&config)?;
+        let loaded =
+            keygate_config::load(&self.path).map_err(|diagnostics| NotReloaded::Wrong(diagnostics.to_string()))?;
+        needs_listeners(&loaded).map_err(NotReloaded::Wrong)?;
+        let loaded = Arc::new(loaded);
+        let config = &loaded.config;
+        let seen = seen(&loaded);
+        let token = admin_token(config)?;
         let mut notes = warnings(&loaded);
         let mut weights = change.weights.clone();
-        let dropped = weights.reconcile(&config);
+        let dropped = weights.reconcile(config);
         let before = self.live.snapshot();
-        let snapshot = change.carried.build(loaded, &weights, Some(&before))?;
+        let snapshot = change.carried.build(loaded.clone(), &weights, Some(&before))?;
         resolve(&snapshot).await;
         let log_path = &config.access_log.path.value;
         let access_log = if *log_path == before.loaded.config.access_log.path.value {
             None
         } else {
-            Some(Arc::new(open_access_log(&config)?))
+            Some(Arc::new(open_access_log(config)?))
         };
-        let (kept, fresh) = listeners(&config, &change.listening)?;
+        let (kept, fresh) = listeners(config, &change.listening)?;
         if !dropped.is_empty() {
             weights.save().map_err(|error| error.to_string())?;
             notes.extend(dropped);
         }
-        if change.at_start != AtStart::of(&config) {
+        if change.at_start != AtStart::of(config) {
             notes.push("process.workers, process.state_dir and admin.listen change with a restart only".into());
         }
 
         // From here on nothing fails.
         let generation = snapshot.generation;
-        self.live.swap(snapshot);
+        self.aside.drop(self.live.swap(snapshot));
         if let Some(access_log) = access_log {
             // The one before writes what it has been handed, and ends.
             self.live.access_log.store(access_log);
         }
         self.admin_token.store(token);
+        *self.seen.lock() = seen;
         change.weights = weights;
         for listening in std::mem::replace(&mut change.listening, kept) {
             if !change.listening.iter().any(|kept| Arc::ptr_eq(kept, &listening)) {
@@ -299,7 +366,7 @@ impl Control {
         weights.set(in_file, wanted.clone());
         weights.save()?;
         change.weights = weights;
-        self.live.swap_weights(next, name);
+        self.aside.drop(self.live.swap(next));
         tracing::info!(route = name, weights = ?wanted, "weights set");
         Ok(version)
     }

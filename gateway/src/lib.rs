@@ -7,6 +7,8 @@
 //! `lane` (one exchange, whatever the protocol), `policy` (what is decided), `upstream` (who answers), `telemetry`.
 
 mod admin;
+mod aside;
+mod clock;
 mod control;
 pub mod http1;
 mod http2;
@@ -40,8 +42,6 @@ pub struct Gateway {
     drain: watch_channel::Sender<bool>,
     connections: TaskTracker,
     threads: Vec<WorkerThread>,
-    /// What the files were like at the start.
-    seen: watch::Seen,
     state: weights::Lock,
 }
 
@@ -74,7 +74,7 @@ pub fn check(loaded: Loaded) -> Result<(), StartError> {
         weights::Weights::load(&loaded.config.process.state_dir).map_err(|error| StartError(error.to_string()))?;
     weights.reconcile(&loaded.config);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    live::Carried::new(provider).build(loaded, &weights, None).map_err(StartError)?;
+    live::Carried::new(provider).build(Arc::new(loaded), &weights, None).map_err(StartError)?;
     Ok(())
 }
 
@@ -91,7 +91,6 @@ impl Gateway {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let address = loaded.config.admin.listen.value.clone();
-        let seen = watch::seen(&loaded);
         let (prepared, state) = control::prepare(loaded, live::Carried::new(provider)).await.map_err(StartError)?;
         for note in &prepared.notes {
             tracing::warn!("{note}");
@@ -110,7 +109,7 @@ impl Gateway {
             threads.push(thread);
         }
         let control = Arc::new(Control::new(prepared, handles).map_err(StartError)?);
-        Ok(Self { control, admin, drain, connections, threads, seen, state })
+        Ok(Self { control, admin, drain, connections, threads, state })
     }
 
     /// For changing what is live.
@@ -128,7 +127,7 @@ impl Gateway {
     /// last has, or `drain_timeout` is over, so does this.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(watch::watch(self.control.clone(), self.seen));
+        tasks.spawn(watch::watch(self.control.clone()));
         tasks.spawn(resolve(self.control.live.clone()));
         tasks.spawn(admin::serve(self.admin, self.control.clone(), self.drain.subscribe()));
         shutdown.await;
@@ -142,6 +141,8 @@ impl Gateway {
             Err(_) => Drained::Cut(self.connections.len()),
         };
         tasks.shutdown().await;
+        // A reload that has begun is done before the state folder is anybody else's.
+        let _ = self.control.aside.run(|| ()).await;
         drop(self.threads);
         self.control.live.access_log.load().flush();
         // The next gateway may have it.

@@ -3,27 +3,26 @@
 //! A request keeps the snapshot it began with. What must outlive a snapshot (rate limit state, servers known to be
 //! down, counters, session tickets, TLS to servers) is kept in `Carried` by identity, and every snapshot holds it by reference.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod carried;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
-use keygate_config::{Config, HostPattern, ListenerLimits, ListenerTimeouts, Loaded, PathPattern, RateLimit, Server};
+use keygate_config::{HostPattern, ListenerLimits, ListenerTimeouts, Loaded, PathPattern};
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
-use rustls::server::ProducesTickets;
 
+pub(crate) use self::carried::Carried;
 use crate::listen::Connection;
-use crate::listen::tls::{self, Certificates};
+use crate::listen::tls::Certificates;
 use crate::policy::headers::HeaderPolicy;
 use crate::policy::limit::Limit;
 use crate::policy::route::Router;
 use crate::policy::split::Split;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::Metrics;
-use crate::upstream::tls::Kept;
-use crate::upstream::{ServerState, Upstream, UpstreamState};
-use crate::weights::Weights;
+use crate::telemetry::metrics::{Metrics, Series};
+use crate::upstream::Upstream;
 
 /// What every worker and every request can see.
 #[derive(Debug)]
@@ -37,13 +36,9 @@ pub struct Live {
 
 impl Live {
     pub(crate) fn new(snapshot: Snapshot, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        let live = Self {
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            metrics,
-            access_log: ArcSwap::from_pointee(access_log),
-        };
-        live.publish();
-        live
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        metrics.follow(snapshot.clone());
+        Self { snapshot, metrics, access_log: ArcSwap::from_pointee(access_log) }
     }
 
     /// The snapshot in force.
@@ -57,50 +52,10 @@ impl Live {
         self.snapshot.clone()
     }
 
-    /// Puts a snapshot in force, for every request that begins from now on, on every worker.
-    pub(crate) fn swap(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
-        self.publish();
-    }
-
-    /// As [`Self::swap`], when nothing but one route's weights differs.
-    pub(crate) fn swap_weights(&self, snapshot: Snapshot, route: &str) {
-        let snapshot = Arc::new(snapshot);
-        self.snapshot.store(snapshot.clone());
-        self.publish_generation(&snapshot);
-        if let Some(route) = snapshot.routes.iter().find(|r| r.name == route) {
-            self.publish_weights(route);
-        }
-    }
-
-    /// Tells the metrics what is in force.
-    fn publish(&self) {
-        let snapshot = self.snapshot.load();
-        self.publish_generation(&snapshot);
-        self.metrics.weights.reset();
-        for route in &snapshot.routes {
-            self.publish_weights(route);
-        }
-        self.metrics.certificate_expiry.reset();
-        for (name, listener) in snapshot.listeners.iter() {
-            for (files, certificate) in listener.certificates.iter().flat_map(|c| &c.all) {
-                let seconds = certificate.not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-                let labels = [name.as_str(), &files.cert.to_string_lossy()];
-                let expiry = self.metrics.certificate_expiry.with_label_values(&labels);
-                expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
-            }
-        }
-    }
-
-    fn publish_generation(&self, snapshot: &Snapshot) {
-        self.metrics.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
-    }
-
-    fn publish_weights(&self, route: &Route) {
-        for backend in &route.backends {
-            let labels = [route.name.as_str(), &backend.upstream.name];
-            self.metrics.weights.with_label_values(&labels).set(i64::from(backend.weight));
-        }
+    /// Puts a snapshot in force, for every request that begins from now on, on every worker. Answers the one before, which
+    /// is not to be dropped here and now: see [`crate::aside`].
+    pub(crate) fn swap(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        self.snapshot.swap(Arc::new(snapshot))
     }
 }
 
@@ -194,6 +149,16 @@ pub struct Route {
     pub turn: Arc<AtomicU64>,
     /// Changes whenever its weights do: the API's ETag.
     pub version: String,
+    /// What its requests are counted under that no upstream was chosen for.
+    pub unsent: Series,
+}
+
+impl Route {
+    /// What a request is counted under that this upstream was chosen for.
+    pub(crate) fn series(&self, upstream: Option<&str>) -> Series {
+        let chosen = upstream.and_then(|name| self.backends.iter().find(|backend| backend.upstream.name == name));
+        chosen.map_or(self.unsent, |backend| backend.series)
+    }
 }
 
 /// A share of a route.
@@ -205,183 +170,6 @@ pub struct Backend {
     pub weight: u32,
     /// The weight in the file.
     pub file_weight: u32,
-}
-
-/// What outlives snapshots, by identity.
-pub(crate) struct Carried {
-    provider: Arc<CryptoProvider>,
-    servers: HashMap<Server, Arc<ServerState>>,
-    upstreams: HashMap<String, Arc<UpstreamState>>,
-    upstream_tls: Kept,
-    limits: HashMap<String, (RateLimit, Arc<Limit>)>,
-    turns: HashMap<String, Arc<AtomicU64>>,
-    tickets: HashMap<String, Arc<dyn ProducesTickets>>,
-    /// Tells the versions of one process from those of the next.
-    boot: String,
-}
-
-impl Carried {
-    pub(crate) fn new(provider: Arc<CryptoProvider>) -> Self {
-        let boot = uuid::Uuid::now_v7().simple().to_string()[20..].to_owned();
-        let (servers, upstreams, limits) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (turns, tickets, upstream_tls) = (HashMap::new(), HashMap::new(), Kept::default());
-        Self { provider, servers, upstreams, upstream_tls, limits, turns, tickets, boot }
-    }
-
-    /// A version for weights that change with this generation.
-    pub(crate) fn version(&self, generation: u64) -> String {
-        format!("{}-{generation}", self.boot)
-    }
-
-    /// Forgets what the snapshot does not use.
-    pub(crate) fn retain(&mut self, snapshot: &Snapshot) {
-        let config = &snapshot.loaded.config;
-        self.servers.retain(|_, state| Arc::strong_count(state) > 1);
-        self.upstreams.retain(|name, _| config.upstreams.contains_key(name));
-        self.upstream_tls.retain(|name| config.upstreams.get(name).is_some_and(|upstream| upstream.tls.is_some()));
-        self.limits.retain(|name, _| config.rate_limits.contains_key(name));
-        self.tickets.retain(|name, _| config.listeners.contains_key(name));
-        let routes: HashSet<&str> = snapshot.routes.iter().map(|route| route.name.as_str()).collect();
-        self.turns.retain(|name, _| routes.contains(name.as_str()));
-    }
-
-    /// Builds a snapshot completely, without any effect on the one in force.
-    ///
-    /// # Errors
-    /// What cannot be used, in one line: a certificate, mostly; the rest has been validated.
-    pub(crate) fn build(
-        &mut self,
-        loaded: Loaded,
-        weights: &Weights,
-        previous: Option<&Snapshot>,
-    ) -> Result<Snapshot, String> {
-        let generation = previous.map_or(1, |previous| previous.generation + 1);
-        let config = &loaded.config;
-        let headers: HashMap<&str, Arc<HeaderPolicy>> = config
-            .security_headers
-            .iter()
-            .map(|(name, headers)| (name.as_str(), Arc::new(HeaderPolicy::new(headers))))
-            .collect();
-        let listeners = self.listeners(config, &headers)?;
-        let upstreams = self.upstreams(config)?;
-        let limits = self.limits(config);
-        let mut routes = Vec::with_capacity(config.routes.len());
-        let before: HashMap<&str, &Arc<Route>> =
-            previous.iter().flat_map(|p| &p.routes).map(|route| (route.name.as_str(), route)).collect();
-        for route in &config.routes {
-            let backends: Vec<Backend> = route
-                .backends
-                .iter()
-                .map(|backend| Backend {
-                    upstream: upstreams[&backend.upstream.value].clone(),
-                    weight: weights.live(route, &backend.upstream).unwrap_or(backend.weight),
-                    file_weight: backend.weight,
-                })
-                .collect();
-            let in_force: Vec<u32> = backends.iter().map(|backend| backend.weight).collect();
-            let same = |r: &&&Arc<Route>| {
-                let of = |b: &[Backend]| b.iter().map(|b| (b.upstream.name.clone(), b.weight)).collect::<Vec<_>>();
-                of(&r.backends) == of(&backends)
-            };
-            let kept = before.get(route.name.as_str()).filter(same);
-            let version = kept.map_or_else(|| self.version(generation), |r| r.version.clone());
-            routes.push(Arc::new(Route {
-                name: route.name.value.clone(),
-                hosts: route.hosts.iter().map(|host| host.value.clone()).collect(),
-                path: route.path.value.clone(),
-                split: Arc::new(Split::new(&in_force).map_err(|error| format!("route {}: {error}", route.name.value))?),
-                backends,
-                limits: route.rate_limits.iter().map(|name| limits[name.as_str()].clone()).collect(),
-                headers: route.security_headers.as_ref().map(|name| headers[name.as_str()].clone()),
-                body_size: route.body_size.map(|size| size.0),
-                turn: self.turns.entry(route.name.value.clone()).or_default().clone(),
-                version,
-            }));
-        }
-        let table = routes.iter().enumerate().map(|(n, route)| (route.hosts.iter().collect(), &route.path, n));
-        let router = Arc::new(Router::new(table).map_err(|error| error.to_string())?);
-        let (listeners, upstreams) = (Arc::new(listeners), Arc::new(upstreams));
-        Ok(Snapshot { generation, loaded: Arc::new(loaded), listeners, upstreams, routes, router })
-    }
-
-    fn listeners(
-        &mut self,
-        config: &Config,
-        headers: &HashMap<&str, Arc<HeaderPolicy>>,
-    ) -> Result<HashMap<String, Arc<ListenerPolicy>>, String> {
-        let mut listeners = HashMap::new();
-        for (name, listener) in &config.listeners {
-            let certificates = match &listener.tls {
-                Some(tls) => Some(Arc::new(Certificates::load(tls, &self.provider)?)),
-                None => None,
-            };
-            let tls = match (&listener.tls, &certificates) {
-                (Some(tls), Some(certificates)) => {
-                    let tickets = match self.tickets.get(name) {
-                        Some(tickets) => tickets.clone(),
-                        None => rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?,
-                    };
-                    self.tickets.insert(name.clone(), tickets.clone());
-                    let made =
-                        tls::server_config(tls.min_version, certificates.clone(), tickets, self.provider.clone());
-                    Some(made.map_err(|error| error.to_string())?)
-                }
-                _ => None,
-            };
-            let headers = match &listener.security_headers {
-                Some(name) => headers[name.as_str()].clone(),
-                None => Arc::default(),
-            };
-            let policy = ListenerPolicy {
-                redirect: listener.redirect.is_some(),
-                trusted_proxies: listener.trusted_proxies.clone(),
-                headers,
-                timeouts: listener.timeouts,
-                limits: listener.limits,
-                tls,
-                certificates,
-            };
-            listeners.insert(name.clone(), Arc::new(policy));
-        }
-        Ok(listeners)
-    }
-
-    fn upstreams(&mut self, config: &Config) -> Result<BTreeMap<String, Arc<Upstream>>, String> {
-        let mut upstreams = BTreeMap::new();
-        for (name, upstream) in &config.upstreams {
-            let server = |server: &Server| {
-                let known = self.servers.entry(server.clone());
-                known.or_insert_with(|| Arc::new(ServerState::new(server.clone()))).clone()
-            };
-            let named = || upstream.servers.iter().map(|at| &at.value);
-            let servers = named().map(server).collect();
-            let tls = match &upstream.tls {
-                Some(tls) => self.upstream_tls.build(name, tls, upstream.protocol, named(), &self.provider)?,
-                None => Vec::new(),
-            };
-            let made = Upstream {
-                name: name.clone(),
-                timeouts: upstream.timeouts,
-                max_in_flight: upstream.max_in_flight,
-                servers,
-                tls,
-                protocol: upstream.protocol,
-                state: self.upstreams.entry(name.clone()).or_default().clone(),
-            };
-            upstreams.insert(name.clone(), Arc::new(made));
-        }
-        Ok(upstreams)
-    }
-
-    /// Limits that did not change keep what they remember.
-    fn limits(&mut self, config: &Config) -> HashMap<String, Arc<Limit>> {
-        let mut limits = HashMap::new();
-        for (name, limit) in &config.rate_limits {
-            let kept = self.limits.get(name).filter(|(before, _)| *before == limit.value).map(|(_, kept)| kept.clone());
-            let made = kept.unwrap_or_else(|| Arc::new(Limit::new(name, limit, governor::clock::MonotonicClock)));
-            self.limits.insert(name.clone(), (limit.value.clone(), made.clone()));
-            limits.insert(name.clone(), made);
-        }
-        limits
-    }
+    /// What its requests are counted under.
+    pub series: Series,
 }

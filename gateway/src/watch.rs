@@ -22,14 +22,15 @@ const QUIET: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(1);
 /// Not every change is told of, a link's target in another folder or a folder made anew: files are looked at this often.
 const LOOK: Duration = Duration::from_secs(10);
-/// A file that could not be read is tried again after so long: nothing else may say that it can be now.
+/// A file that could not be read is tried again after so long, as is a reload that failed for something outside the
+/// file: nothing else may say that it can be done now.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// Reloads when the files' contents are no longer what was `seen` of them, until the task is dropped.
+/// Reloads when the files' contents are no longer what was seen of them, until the task is dropped.
 ///
 /// Folders are watched, not files: a file that is replaced by a rename, or behind a link that is moved as Kubernetes
 /// moves them, is another file.
-pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
+pub(crate) async fn watch(control: Arc<Control>) {
     let mut events = match Inotify::init().and_then(|inotify| inotify.into_event_stream([0; 1024])) {
         Ok(events) => Box::pin(events),
         Err(error) => {
@@ -40,6 +41,7 @@ pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
     // Not each write: a log in the same folder has many.
     let changes = WatchMask::CLOSE_WRITE | WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE | WatchMask::ATTRIB;
     let mut watched = BTreeMap::new();
+    let mut tried = control.seen();
     loop {
         let files = files(&control.live.snapshot().loaded);
         let folders: BTreeSet<PathBuf> = files.iter().filter_map(|f| f.parent()).map(Path::to_owned).collect();
@@ -57,13 +59,20 @@ pub(crate) async fn watch(control: Arc<Control>, mut seen: Seen) {
             }
         }
         // Before anything is waited for: what changed while nobody watched has changed as well.
-        let (now, all) = seen.next(&files, keygate_config::files::read);
-        if now != seen {
-            seen = now;
+        let before = tried.clone();
+        let look = move || before.next(&files, keygate_config::files::read);
+        let Some((now, all)) = control.aside.run(look).await else { return };
+        // A reload that somebody asked for may have taken it already.
+        let news = now != tried && now != control.seen();
+        tried = now;
+        if news {
             let _ = control.reload().await;
             continue;
         }
-        let patience = if all { LOOK } else { AGAIN };
+        if control.reload_again(AGAIN).await {
+            continue;
+        }
+        let patience = if all && !control.has_failed() { LOOK } else { AGAIN };
         match tokio::time::timeout(patience, next(&mut events)).await {
             Ok(Some(_)) => {}
             Ok(None) => return,

@@ -66,6 +66,20 @@ fn names(headers: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
+fn a_policys_cache_control_is_the_only_one() {
+    let origin = Origin::start("blue");
+    let edge = edge_with("set = { cache-control = \"private\" }", &origin);
+    let mut client = edge.client();
+    // By the gateway, in place of the server that is gone, over HTTP/1 and HTTP/2.
+    drop(origin);
+    client.send("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    let head = client.head();
+    assert_eq!((head.status, head.headers.iter().filter(|(name, _)| name == "cache-control").count()), (502, 1));
+    assert_eq!(head.header("cache-control"), Some("private"));
+    carries(&edge.curl_tls("example.com", "/", ["--http2"]), &[("cache-control", "private")]);
+}
+
+#[test]
 fn presets_are_exactly_what_they_say() {
     let origin = Origin::start("blue");
     for (preset, wanted) in [("legacy", &LEGACY[..]), ("strict", &STRICT[..]), ("api", &API[..])] {

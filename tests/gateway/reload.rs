@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{Client, Edge, Simple};
-use crate::support::{Home, Origin, SOON, free_port, try_curl, wait_until};
+use crate::support::{Ca, Home, Origin, SOON, free_port, try_curl, wait_until};
 
 /// A route to blue and green with these weights, and a header that tells the files apart.
 fn toml(blue: &Origin, green: &Origin, weights: [u32; 2], mark: &str) -> String {
@@ -117,6 +117,29 @@ fn a_broken_file_changes_nothing_and_is_reported() {
         (&status["last_reload"]["ok"], &status["routes"][0]["backends"][0]["weight"]),
         (&json!(true), &json!(1))
     );
+}
+
+#[test]
+fn what_is_not_there_yet_is_tried_again_and_told_once() {
+    let origin = Origin::start("blue");
+    let simple = Simple { servers: &[origin.server()], ..Simple::default() };
+    let edge = simple.start();
+    // The file comes before the certificate that it names.
+    let port = free_port();
+    let later = "{ cert = \"site.crt\", key = \"site.key\" }";
+    edge.config(&format!(
+        "{}\n[listeners.later]\nbind = [\"127.0.0.1:{port}\"]\ntls.certificates = [{later}]\n",
+        simple.toml()
+    ));
+    edge.wait_reloads("error", 1.0);
+    edge.wait_reloads("retried", 2.0);
+    assert_eq!(edge.status()["last_reload"]["ok"], false);
+    let leaf = Ca::new().leaf(&["example.com"]);
+    edge.home.secret("site.key", &leaf.key);
+    edge.home.write("site.crt", &leaf.cert);
+    edge.wait_reloads("ok", 1.0);
+    assert_eq!(edge.status()["last_reload"]["ok"], true);
+    assert_eq!(edge.keygate.stderr().matches("not reloaded").count(), 1, "{}", edge.keygate.stderr());
 }
 
 #[test]

@@ -323,12 +323,12 @@ impl Exchange<'_> {
         if answer.status != 204 {
             out.put("content-type", CONTENT_TYPE.as_bytes());
             out.put("content-length", body.len().to_string().as_bytes());
-            out.put("cache-control", b"no-store");
+            write::no_store(&mut out, &self.edits());
         }
         if let Some((name, value)) = &answer.header {
             out.put(name, value.as_bytes());
         }
-        out.put("date", write::date().as_bytes());
+        out.put("date", &write::date());
         self.edits().set(&mut out);
         told.put(&mut out);
         let first = out.end();
@@ -370,7 +370,7 @@ impl Exchange<'_> {
         let upstream = self.decision.upstream.as_ref().map(|upstream| upstream.name.as_str());
         let text = |range: Range<usize>| std::str::from_utf8(&self.asked.input[range]).unwrap_or_default();
         let method = text(self.asked.head.method.clone());
-        live.metrics.answered(route.unwrap_or("-"), upstream.unwrap_or("-"), method, self.told.status, duration);
+        live.metrics.answered(self.decision.route.as_deref(), upstream, method, self.told.status, duration);
         let log = live.access_log.load();
         if !log.is_on() {
             return;

@@ -27,13 +27,16 @@ pub(crate) async fn refuse<D: Downstream>(
     let mut head = client.head(status, problem.title.as_bytes());
     head.put("content-type", CONTENT_TYPE.as_bytes());
     head.put("content-length", body.len().to_string().as_bytes());
-    head.put("cache-control", b"no-store");
+    let https = connection.tls.is_some();
+    if !listener.headers.replaces(b"cache-control", https) {
+        head.put("cache-control", b"no-store");
+    }
     if !D::HTTP2 {
         head.put("connection", b"close");
     }
     head.put("x-request-id", request_id.as_bytes());
-    head.put("date", write::date().as_bytes());
-    head.set(&listener.headers, connection.tls.is_some());
+    head.put("date", &write::date());
+    head.set(&listener.headers, https);
     head.end().extend_from_slice(&body);
     lane.live.access_log.load().log(&Line {
         time: timestamp(SystemTime::now()),

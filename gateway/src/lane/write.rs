@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::clock::{HttpDate, http_date};
 use crate::http1::fields::{Field, Name};
 use crate::http1::response::ResponseHead;
 pub(super) use crate::http1::rewrite::{Lines, put, request};
@@ -157,7 +158,7 @@ pub(super) fn response(
     }
     if !dated {
         // RFC 9110, 6.6.1.
-        out.put("date", date().as_bytes());
+        out.put("date", &date());
     }
     edits.set(out);
     told.put(out);
@@ -182,7 +183,14 @@ pub(crate) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Has nobody keep an answer of the gateway's own, unless the policy says who may.
+pub(super) fn no_store(out: &mut impl AnswerHead, edits: &Edits<'_>) {
+    if !edits.replaces(b"cache-control") {
+        out.put("cache-control", b"no-store");
+    }
+}
+
 /// The time, as `Date` has it.
-pub(super) fn date() -> String {
-    httpdate::fmt_http_date(SystemTime::now())
+pub(super) fn date() -> HttpDate {
+    http_date(SystemTime::now())
 }

@@ -16,12 +16,16 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+pub use crate::clock::Timestamp;
+
 /// Buffers; workers beyond them share.
 const SHARDS: usize = 16;
 /// Bytes that may wait in one of them.
 const WAITING: usize = 2 << 20;
 /// After a line has come, others may join it for so long before it is written.
 const GATHER: Duration = Duration::from_millis(25);
+/// A file that could not be opened again is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
 /// At the end, what was handed over may take so long to be written: a reader that has stopped must not keep the
 /// process from ending.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -30,7 +34,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
     /// When the request began, RFC 3339.
-    pub time: String,
+    pub time: Timestamp,
     /// Its id.
     pub request_id: &'a str,
     /// The client's address.
@@ -77,8 +81,8 @@ pub struct Line<'a> {
 }
 
 /// A time as [`Line`] has it.
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    time.into()
 }
 
 /// Milliseconds as [`Line`] has them: to the microsecond.
@@ -187,10 +191,11 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file again before the next line, for log rotation.
+    /// Opens the file again, for log rotation: soon, whether or not there are lines. While it cannot be opened, lines wait.
     pub fn reopen(&self) {
         if let Some(shared) = &self.shared {
-            shared.reopen.store(true, Ordering::Release);
+            shared.reopen.store(true, Ordering::SeqCst);
+            shared.wake();
         }
     }
 }
@@ -233,10 +238,16 @@ fn open(path: &std::path::Path) -> io::Result<File> {
 }
 
 fn write(mut target: Target, shared: &Shared) {
-    let (mut batch, mut torn) = (Waiting::default(), false);
+    let (mut batch, mut torn, mut reopening) = (Waiting::default(), false, Reopening::default());
     loop {
         let flush = shared.flush.load(Ordering::SeqCst);
         let closed = shared.closed.load(Ordering::SeqCst);
+        let is_open = reopening.is_done(&mut target, &mut torn, shared);
+        // What is asked for now goes into the old file rather than nowhere.
+        if !is_open && !closed && shared.flushed.load(Ordering::Acquire) == flush {
+            std::thread::park_timeout(AGAIN);
+            continue;
+        }
         let mut any = false;
         for shard in &shared.shards {
             std::mem::swap(&mut batch, &mut shard.0.lock());
@@ -267,16 +278,40 @@ fn write(mut target: Target, shared: &Shared) {
     }
 }
 
-/// Writes a batch. `torn`: whether what was written last ends in the middle of a line.
-fn put(target: &mut Target, batch: &Waiting, torn: &mut bool, shared: &Shared) {
-    if shared.reopen.swap(false, Ordering::Acquire)
-        && let Target::File(path, file) = target
-    {
+/// Whether the file is to be opened again, and could not be yet.
+#[derive(Default)]
+struct Reopening {
+    failed: bool,
+}
+
+impl Reopening {
+    /// Opens the file again if that is asked for, or has failed before. False: it cannot be opened now.
+    fn is_done(&mut self, target: &mut Target, torn: &mut bool, shared: &Shared) -> bool {
+        let asked = shared.reopen.swap(false, Ordering::SeqCst);
+        let Target::File(path, file) = target else { return true };
+        if !asked && !self.failed {
+            return true;
+        }
         match open(path) {
-            Ok(fresh) => (*file, *torn) = (fresh, false),
-            Err(error) => tracing::error!(%error, "the access log goes on in the old file"),
+            Ok(fresh) => {
+                (*file, *torn) = (fresh, false);
+                if std::mem::take(&mut self.failed) {
+                    tracing::info!(path = %path.display(), "the access log is open again");
+                }
+                true
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    tracing::error!(%error, "the access log is tried again; its lines wait");
+                }
+                false
+            }
         }
     }
+}
+
+/// Writes a batch. `torn`: whether what was written last ends in the middle of a line.
+fn put(target: &mut Target, batch: &Waiting, torn: &mut bool, shared: &Shared) {
     let out: &mut dyn Write = match target {
         Target::Stdout(out) => out,
         Target::File(_, file) => file,
@@ -318,7 +353,7 @@ mod tests {
 
     fn line(id: &str) -> Line<'_> {
         Line {
-            time: "2026-01-01T00:00:00.000Z".into(),
+            time: SystemTime::UNIX_EPOCH.into(),
             request_id: id,
             client: "10.0.0.1".parse().unwrap(),
             listener: "http",
@@ -356,6 +391,56 @@ mod tests {
             assert_eq!(value["request_id"], n.to_string());
             assert_eq!(value["host"], "a\"b");
         }
+    }
+
+    /// Waits for what another thread is about to do.
+    fn eventually(what: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !what() {
+            assert!(Instant::now() < deadline, "it does not come about");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_rotated_file_is_there_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let log = AccessLog::open(path.to_str().unwrap()).unwrap();
+        log.log(&line("old"));
+        log.flush();
+        std::fs::rename(&path, dir.path().join("old.log")).unwrap();
+        log.reopen();
+        eventually(|| path.exists());
+        log.log(&line("new"));
+        log.flush();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\"new\""));
+        assert_eq!(std::fs::read_to_string(dir.path().join("old.log")).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn lines_wait_for_a_file_that_cannot_be_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("logs");
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("access.log");
+        let log = AccessLog::open(path.to_str().unwrap()).unwrap();
+        std::fs::rename(&folder, dir.path().join("moved")).unwrap();
+        log.reopen();
+        // Taken note of before the lines come.
+        eventually(|| !log.shared.as_ref().unwrap().reopen.load(Ordering::SeqCst));
+        for n in 0..100 {
+            log.log(&line(&n.to_string()));
+        }
+        std::fs::create_dir(&folder).unwrap();
+        eventually(|| std::fs::read_to_string(&path).is_ok_and(|text| text.lines().count() == 100));
+        assert_eq!((log.lost(), std::fs::read(dir.path().join("moved/access.log")).unwrap().len()), (0, 0));
+        // At the end, they go where they can.
+        std::fs::rename(&folder, dir.path().join("again")).unwrap();
+        log.reopen();
+        log.log(&line("last"));
+        log.flush();
+        assert!(std::fs::read_to_string(dir.path().join("again/access.log")).unwrap().contains("\"last\""));
     }
 
     #[test]

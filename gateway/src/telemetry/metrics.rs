@@ -1,21 +1,24 @@
-//! Prometheus metrics.
+//! Prometheus metrics. What every request counts is in `requests`, apart; what is here is counted when something goes
+//! wrong, or once a connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use arc_swap::ArcSwap;
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::Shared;
+use super::in_force::InForce;
+use super::requests::Requests;
+pub use super::requests::Series;
+use crate::live::{Route, Snapshot};
 use crate::policy::decide::{Counted, Decision, Then};
 
 /// Every metric of a gateway.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// Requests answered.
-    pub requests: IntCounterVec,
-    /// How long they took, in seconds.
-    pub duration: HistogramVec,
+    requests: Arc<Requests>,
     /// Requests refused at the front door.
     pub refused: IntCounterVec,
     /// Requests over a rate limit.
@@ -30,12 +33,6 @@ pub struct Metrics {
     pub accept_errors: IntCounter,
     /// Reloads.
     pub reloads: IntCounterVec,
-    /// Live weights.
-    pub weights: IntGaugeVec,
-    /// When certificates expire.
-    pub certificate_expiry: IntGaugeVec,
-    /// Which snapshot is live.
-    pub generation: IntGauge,
     connections: IntGaugeVec,
     access_log_lost: IntGauge,
 }
@@ -59,11 +56,10 @@ impl Default for Metrics {
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntGaugeVec::new(Opts::new(name, help), labels))
         };
-        let duration = HistogramOpts::new("http_request_duration_seconds", "From the head to the answer's last byte.")
-            .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+        let requests = Arc::new(Requests::default());
+        registry.register(Box::new(Shared(requests.clone()))).expect("each metric is registered once");
         Self {
-            requests: counters("http_requests_total", "Requests answered.", &["route", "upstream", "method", "status"]),
-            duration: register(&registry, HistogramVec::new(duration, &["route", "upstream"])),
+            requests,
             refused: counters("keygate_refused_total", "Requests refused at the front door.", &["reason"]),
             rate_limited: counters("keygate_rate_limited_total", "Requests over a rate limit.", &["route", "limit"]),
             upstream_errors: counters("keygate_upstream_errors_total", "Failed attempts.", &["upstream", "kind"]),
@@ -74,13 +70,6 @@ impl Default for Metrics {
                 IntCounter::new("keygate_accept_errors_total", "Connections that could not be accepted."),
             ),
             reloads: counters("keygate_reloads_total", "Reloads of the file, by what came of them.", &["result"]),
-            weights: gauges("keygate_route_weight", "Live weights.", &["route", "upstream"]),
-            certificate_expiry: gauges(
-                "keygate_certificate_expiry_timestamp_seconds",
-                "When a certificate expires, in Unix time.",
-                &["listener", "cert"],
-            ),
-            generation: register(&registry, IntGauge::new("keygate_generation", "The live snapshot's number.")),
             connections: gauges("keygate_connections", "Open client connections.", &["listener"]),
             access_log_lost: register(
                 &registry,
@@ -106,10 +95,21 @@ impl Metrics {
         OpenConnection(gauge)
     }
 
-    /// Counts a request that was answered with this status.
-    pub fn answered(&self, route: &str, upstream: &str, method: &str, status: u16, duration: Duration) {
-        self.requests.with_label_values(&[route, upstream, method_label(method), status_label(status)]).inc();
-        self.duration.with_label_values(&[route, upstream]).observe(duration.as_secs_f64());
+    /// Tells what is in force with every scrape from now on. To be called once.
+    pub(crate) fn follow(&self, snapshot: Arc<ArcSwap<Snapshot>>) {
+        self.registry.register(Box::new(InForce::new(snapshot))).expect("a gateway has one snapshot in force");
+    }
+
+    /// What requests of this route and upstream are counted under; "-" stands for none.
+    #[must_use]
+    pub fn series(&self, route: &str, upstream: &str) -> Series {
+        self.requests.series(route, upstream)
+    }
+
+    /// Counts a request that was answered with this status. `upstream`: the name of one of the route's.
+    pub fn answered(&self, route: Option<&Route>, upstream: Option<&str>, method: &str, status: u16, took: Duration) {
+        let series = route.map_or(Series::default(), |route| route.series(upstream));
+        self.requests.answered(series, method, status, took);
     }
 
     /// Counts what a decision refused.
@@ -135,17 +135,4 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("writing to memory does not fail");
         text
     }
-}
-
-/// A method as a label: one of the registered ones, or "other", so that clients cannot make labels.
-#[must_use]
-pub fn method_label(method: &str) -> &'static str {
-    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
-}
-
-fn status_label(status: u16) -> &'static str {
-    static LABELS: std::sync::LazyLock<Vec<String>> =
-        std::sync::LazyLock::new(|| (0..1000).map(|status| status.to_string()).collect());
-    LABELS.get(usize::from(status)).map_or("0", String::as_str)
 }
