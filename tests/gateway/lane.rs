@@ -104,3 +104,64 @@ fn a_header_that_stays_here_counts_for_nothing_here() {
     assert_eq!(answers, [200, 200, 429, 429, 429]);
     assert!(origin.seen().iter().all(|seen| seen.header("x-api-key").is_none()));
 }
+
+#[test]
+fn an_answer_that_is_cut_short_does_not_look_whole_to_http10() {
+    // The client knows no chunks: the connection's end is the answer's.
+    let script = vec![
+        Step::ReadUntil(b"\r\n\r\n"),
+        Step::Send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n".to_vec()),
+        Step::Pause(Duration::from_millis(300)),
+    ];
+    let raw = RawOrigin::start(script);
+    let edge = Simple { servers: &[raw.server()], ..Simple::default() }.start();
+    let mut client = edge.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.try_bytes(4).expect("what came"), b"some");
+    let end = client.try_bytes(1).expect_err("no more of it");
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn what_frames_a_body_is_written_as_it_was_judged() {
+    let raw = RawOrigin::start(vec![
+        Step::ReadUntil(b"hello"),
+        Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length:  0005\t\r\nDate: one\r\nDate: two\r\n\r\nhello".to_vec()),
+        Step::ReadToEnd,
+    ]);
+    let edge = Simple { servers: &[raw.server()], ..Simple::default() }.start();
+    let mut client = edge.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nCONTENT-LENGTH: \t 05 \r\n\r\nhello");
+    let reply = client.reply();
+    assert_eq!((reply.header("content-length"), reply.text().as_str()), (Some("5"), "hello"));
+    assert_eq!(reply.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("date")).count(), 1);
+    let received = String::from_utf8(raw.received().concat()).expect("text");
+    assert!(received.contains("\r\ncontent-length: 5\r\n"), "{received}");
+}
+
+#[test]
+fn interim_answers_say_no_more_than_the_answer_may() {
+    let script = vec![
+        Step::ReadUntil(b"\r\n\r\n"),
+        Step::Send(
+            b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nserver: leaky\r\nset-cookie: a=b\r\n\r\n\
+              HTTP/1.1 426 Upgrade Required\r\nstrict-transport-security: max-age=1\r\nupgrade: TLS/1.2\r\n\
+              connection: upgrade\r\ncontent-length: 0\r\n\r\n"
+                .to_vec(),
+        ),
+    ];
+    let raw = RawOrigin::start(script);
+    let rest = "[security_headers.quiet]\nremove = [\"server\"]\n";
+    let route = "security_headers = \"quiet\"";
+    let edge = Simple { servers: &[raw.server()], route, rest, ..Simple::default() }.start();
+    let mut client = edge.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let all = String::from_utf8(client.rest()).expect("text");
+    let (hints, answer) = all.split_once("\r\n\r\n").expect("two heads");
+    assert_eq!(hints, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>");
+    let answer = answer.to_ascii_lowercase();
+    assert!(answer.contains("upgrade: tls/1.2\r\n") && answer.contains("connection: upgrade\r\n"), "{answer}");
+    // RFC 6797, 7.2: not over http, though the server says it.
+    assert!(!answer.contains("strict-transport-security"), "{answer}");
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tokio_util::either::Either;
 use tokio_util::io::poll_read_buf;
 
 use super::fields::Field;
@@ -37,6 +38,7 @@ pub(crate) async fn serve(lane: &Lane, io: ClientStream, connection: &Connection
                     After::Next => {}
                     After::Close { unread } => return client.close(unread).await,
                     After::Gone => return,
+                    After::Cut => return client.reset(),
                 }
             }
             Err(NoHead::Closed) => return client.close(false).await,
@@ -173,6 +175,15 @@ impl<'a> Client<'a> {
             self.buffers.put(std::mem::take(&mut self.input));
         }
         read
+    }
+
+    /// Breaks the connection off.
+    fn reset(self) {
+        let stream = match &self.io {
+            Either::Left(plain) => plain,
+            Either::Right(tls) => tls.get_ref().0,
+        };
+        let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Ends the connection. `unread`: the client may still be sending.

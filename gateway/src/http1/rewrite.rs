@@ -85,7 +85,13 @@ pub fn request(
         let drop = match field.name {
             Name::Connection | Name::HopByHop => true,
             Name::Upgrade => !upgrade,
-            Name::Host | Name::ContentLength | Name::TransferEncoding => false,
+            Name::Host => false,
+            // As they were judged, however they were written.
+            Name::ContentLength | Name::TransferEncoding => {
+                let (name, value) = framing(field, lines.head);
+                put(out, name, value);
+                true
+            }
             _ => forward::is_forged(field.name(lines.head)) || options && lines.names(field),
         };
         if !drop {
@@ -101,6 +107,16 @@ pub fn request(
     }
     forward::headers(origin, host, request_id, lines, |name, value| put(out, name, value));
     out.extend_from_slice(b"\r\n");
+}
+
+/// The line that frames a body, which has been judged: of the ways that it may be written, one.
+pub(crate) fn framing<'a>(field: &Field, head: &'a [u8]) -> (&'static str, &'a [u8]) {
+    if field.name == Name::TransferEncoding {
+        return ("transfer-encoding", b"chunked");
+    }
+    let digits = field.value(head);
+    let zeros = digits.iter().take_while(|digit| **digit == b'0').count().min(digits.len().saturating_sub(1));
+    ("content-length", &digits[zeros..])
 }
 
 /// Appends a header line.

@@ -67,7 +67,7 @@ pub(super) async fn answer(
             let _ = timeout(LINGER_TIME, stream.io.drop_request()).await;
         }
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
-        After::Gone if !stream.io.ended => stream.io.respond.send_reset(Reason::INTERNAL_ERROR),
+        After::Gone | After::Cut if !stream.io.ended => stream.io.respond.send_reset(Reason::INTERNAL_ERROR),
         _ => {}
     }
 }

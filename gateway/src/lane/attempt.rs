@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::relay::{Pump, Stop, Waiting};
 use super::relay::{Sink, Source};
 use super::server::Server;
-use super::write::{self, AnswerHead, Lines};
+use super::write::{self, AnswerHead, Edits, Lines};
 use super::{Downstream, send};
 use crate::http1::fields::Field;
 use crate::http1::head::Limits;
@@ -74,6 +74,8 @@ pub(super) struct Attempt<'a, 'b, D> {
     /// How much of it has been sent.
     pub(super) sent: usize,
     pub(super) bounds: Bounds,
+    /// What interim answers are edited by.
+    pub(super) edits: Edits<'a>,
     /// Whether the client asks with HEAD.
     pub(super) to_head: bool,
     /// Whether the client knows interim answers.
@@ -111,7 +113,7 @@ impl<D: Downstream> Attempt<'_, '_, D> {
                 }
                 if self.interim {
                     let mut out = self.client.head(head.status, &came[head.reason.clone()]);
-                    write::interim(&mut out, &Lines { head: came, fields: &fields });
+                    write::interim(&mut out, &Lines { head: came, fields: &fields }, &self.edits);
                     out.end();
                     let wait = self.bounds.client.send.0;
                     send(self.client, out, wait, false).await.map_err(|_| Failure::Gone("WriteError"))?;

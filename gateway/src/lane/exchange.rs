@@ -38,6 +38,8 @@ pub(crate) enum After {
     Close { unread: bool },
     /// It has ended.
     Gone,
+    /// It ends before the answer does, whose only end would be the connection's: it must not look like one.
+    Cut,
 }
 
 /// A request, and what is known of it along the way.
@@ -260,7 +262,7 @@ impl Exchange<'_> {
                 self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
             }
             self.told.error = Some(why.to_owned());
-            return After::Gone;
+            return if ends { After::Cut } else { After::Gone };
         }
         let sent = upload.is_done();
         if let Some(address) = self.told.server.filter(|_| head.keep_alive && open && sent && !surplus) {
@@ -300,7 +302,7 @@ impl Exchange<'_> {
         After::Gone
     }
 
-    fn edits(&self) -> Edits<'_> {
+    pub(super) fn edits(&self) -> Edits<'_> {
         let route = self.decision.route.as_ref().and_then(|route| route.headers.as_ref());
         Edits {
             policy: route.unwrap_or(&self.listener.headers),

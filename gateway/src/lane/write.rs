@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use crate::clock::{HttpDate, http_date};
 use crate::http1::fields::{Field, Name};
 use crate::http1::response::ResponseHead;
+use crate::http1::rewrite::framing;
 pub(super) use crate::http1::rewrite::{Lines, put, request};
 use crate::policy::forward::X_REQUEST_ID;
 use crate::policy::headers::HeaderPolicy;
@@ -66,7 +67,9 @@ impl Edits<'_> {
     /// Whether a server's line gives way to one of these, or is taken off.
     fn replaces(&self, name: &[u8]) -> bool {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        // RFC 6797, 7.2: not over http, whoever says it.
         is(X_REQUEST_ID)
+            || !self.https && is("strict-transport-security")
             || self.limit.is_some_and(|(_, verdict)| {
                 is("ratelimit") || is("ratelimit-policy") || !verdict.allowed && is("retry-after")
             })
@@ -128,14 +131,25 @@ pub(super) fn response(
     framed: Framed,
 ) {
     let options = lines.has_options();
-    let mut dated = false;
+    let (mut dated, mut upgrade) = (false, false);
     for field in lines.fields {
         let drop = match field.name {
             Name::Connection | Name::HopByHop => true,
+            // RFC 9110, 15.5.22: with 426, it is what the answer is about.
+            Name::Upgrade if head.status == 426 && told != Told::Nothing => {
+                upgrade = true;
+                false
+            }
             Name::Upgrade => told != Told::Upgrade,
-            Name::TransferEncoding => framed != Framed::Same,
-            // RFC 9110, 8.6: none with a status that has no body.
-            Name::ContentLength => matches!(head.status, 100..200 | 204),
+            // RFC 9110, 8.6: no length with a status that has no body.
+            Name::ContentLength if matches!(head.status, 100..200 | 204) => true,
+            Name::TransferEncoding if framed != Framed::Same => true,
+            // As they were judged, however they were written.
+            Name::ContentLength | Name::TransferEncoding => {
+                let (name, value) = framing(field, lines.head);
+                out.put(name, value);
+                true
+            }
             Name::SetCookie => {
                 if let Some(cookie) = edits.policy.cookie(field.value(lines.head)) {
                     out.put("set-cookie", &cookie);
@@ -143,10 +157,8 @@ pub(super) fn response(
                 }
                 edits.replaces(b"set-cookie")
             }
-            Name::Date => {
-                dated = true;
-                edits.replaces(b"date")
-            }
+            // One, as RFC 9110 (6.6.1) has it.
+            Name::Date => std::mem::replace(&mut dated, true) || edits.replaces(b"date"),
             _ => edits.replaces(field.name(lines.head)) || options && lines.names(field),
         };
         if !drop {
@@ -161,15 +173,20 @@ pub(super) fn response(
         out.put("date", &date());
     }
     edits.set(out);
+    if upgrade {
+        out.put("connection", b"upgrade");
+    }
     told.put(out);
 }
 
-/// Appends the header lines of an interim answer (RFC 9110, 15.2): as they came, but for what is between neighbours.
-pub(super) fn interim(out: &mut impl AnswerHead, lines: &Lines<'_>) {
+/// Appends the header lines of an interim answer (RFC 9110, 15.2): as they came, but for what is between neighbours and
+/// what the policy takes off or sets, which the answer itself will have.
+pub(super) fn interim(out: &mut impl AnswerHead, lines: &Lines<'_>, edits: &Edits<'_>) {
+    use Name::{Connection, ContentLength, HopByHop, SetCookie, TransferEncoding, Upgrade};
     for field in lines.fields {
-        if !matches!(field.name, Name::Connection | Name::HopByHop | Name::Upgrade | Name::ContentLength)
-            && !lines.names(field)
-        {
+        let never =
+            matches!(field.name, Connection | ContentLength | HopByHop | SetCookie | TransferEncoding | Upgrade);
+        if !never && !lines.names(field) && !edits.replaces(field.name(lines.head)) {
             out.pass(field, lines.head);
         }
     }

@@ -84,6 +84,7 @@ impl Exchange<'_> {
                 request: &request,
                 sent: 0,
                 bounds: self.bounds(&upstream),
+                edits: self.edits(),
                 to_head: self.method() == "HEAD",
                 interim: !self.asked.head.http10,
                 expects: self.lines().first(Name::Expect).is_some(),
