@@ -178,11 +178,13 @@ pub struct Policy {
     /// Functions that may be called on what `to` lists, besides token transfers and approvals: selectors
     /// (`"0xd0e30db0"`) or signatures (`"deposit()"`). Recipients in their arguments are not read.
     pub functions: Option<Vec<Function>>,
+    /// Contracts whose code an account may be given (EIP-7702). Left out, none.
+    pub delegates: Option<Vec<EthAddress>>,
     /// Most of the chain's currency in one transaction: not tokens, not fees.
     pub max_value: Option<Wei>,
     /// Most of the chain's currency in any 24 hours: not tokens, not fees; each chain and key apart.
     pub daily_value: Option<Wei>,
-    /// Most that one transaction may cost in fees: gas times the highest gas price.
+    /// Most that one transaction may cost in fees: gas times the highest gas price, that of blobs included.
     pub max_fee: Option<Wei>,
     /// Whether a transaction may create a contract.
     #[serde(default)]
@@ -190,7 +192,7 @@ pub struct Policy {
 }
 
 /// A kind of thing to sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signable {
     /// A transaction.

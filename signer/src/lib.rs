@@ -10,6 +10,7 @@
 //! The parts that decide are public, pure, and usable alone: [`transaction`], [`signature`] and [`policy`].
 
 mod api;
+pub mod authorization;
 mod harden;
 mod in_flight;
 mod json;
@@ -21,6 +22,7 @@ pub mod policy;
 pub mod signature;
 mod signing;
 mod start;
+mod strict;
 pub mod transaction;
 
 use std::path::Path;

@@ -87,10 +87,10 @@ impl Refusal {
 }
 
 impl Prepared {
-    /// Has both encoders write it.
-    pub(crate) fn new(key: &Key, tx: Transaction) -> Result<Self, Refusal> {
+    /// Has both encoders write it. What goes with it and is not signed is told apart by `sidecar`.
+    pub(crate) fn new(key: &Key, tx: Transaction, sidecar: Option<[u8; 32]>) -> Result<Self, Refusal> {
         let signing_bytes = tx.signing_bytes()?;
-        let digest = request_digest(key.address(), &signing_bytes);
+        let digest = request_digest(key.address(), &signing_bytes, sidecar);
         Ok(Self { tx, signing_bytes, digest })
     }
 }
@@ -197,10 +197,13 @@ impl Signing {
 }
 
 /// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address
-/// says by whom it is signed, should the file give a key's name to another key.
-fn request_digest(address: Address, signing_bytes: &[u8]) -> [u8; 32] {
+/// says by whom it is signed, should the file give a key's name to another key. A sidecar is no field, and another one
+/// makes another request.
+fn request_digest(address: Address, signing_bytes: &[u8], sidecar: Option<[u8; 32]>) -> [u8; 32] {
+    let what: &[u8] = if sidecar.is_some() { b"keygate transaction with sidecar\0" } else { b"keygate transaction\0" };
     Sha256::new()
-        .chain_update(b"keygate transaction\0")
+        .chain_update(what)
+        .chain_update(sidecar.as_ref().map_or(&[][..], <[u8; 32]>::as_slice))
         .chain_update(address)
         .chain_update(signing_bytes)
         .finalize()

@@ -10,4 +10,4 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use routes::{Api, router, spare_router};
+pub(crate) use routes::{Api, LARGE, router, spare_router};

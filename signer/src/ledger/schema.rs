@@ -7,12 +7,12 @@ use std::time::Duration;
 use alloy_consensus::TxEnvelope;
 use alloy_eips::Decodable2718;
 use alloy_primitives::{Address, U256};
-use k256::ecdsa::{RecoveryId, VerifyingKey};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::LedgerError;
 use super::files::Files;
 use crate::key::PublicKey;
+use crate::signature::Signature;
 
 /// `application_id` of the file: "kgl1".
 pub(super) const APPLICATION: i32 = 0x6b67_6c31;
@@ -104,10 +104,9 @@ fn addresses(db: &Connection, keys: &BTreeMap<String, Address>) -> Result<(), Le
 /// Whose signature a raw transaction has.
 fn sender(mut raw: &[u8]) -> Option<Address> {
     let tx = TxEnvelope::decode_2718(&mut raw).ok()?;
-    let (signature, parity) = (tx.signature(), RecoveryId::new(tx.signature().v(), false));
-    let rs = k256::ecdsa::Signature::from_scalars(signature.r().to_be_bytes(), signature.s().to_be_bytes()).ok()?;
-    let key = VerifyingKey::recover_from_prehash(&tx.signature_hash().0, &rs, parity).ok()?;
-    Some(PublicKey::from_sec1(key.to_encoded_point(false).as_bytes()).ok()?.address())
+    let signature = tx.signature();
+    let signature = Signature::from_parts(signature.r().to_be_bytes(), signature.s().to_be_bytes(), signature.v())?;
+    Some(PublicKey::recover(&tx.signature_hash().0, &signature)?.address())
 }
 
 /// The version that the migrations lead to.

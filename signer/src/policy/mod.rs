@@ -7,11 +7,14 @@
 
 mod calldata;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, U256};
+pub use keygate_config::Signable;
 
 pub use calldata::{Calldata, Malformed};
 
@@ -24,17 +27,19 @@ pub struct Policy {
     pub name: String,
     /// Chain ids that may be signed for.
     pub chains: BTreeSet<u64>,
-    /// Whether transactions may be signed at all.
-    pub transactions: bool,
+    /// Kinds of thing that may be signed at all.
+    pub sign: BTreeSet<Signable>,
     /// Contracts and recipients; none does not restrict.
     pub to: Option<BTreeSet<Address>>,
     /// Selectors of the functions that `to` lets be called besides the token calls of [`Calldata`].
     pub functions: BTreeSet<[u8; 4]>,
+    /// Contracts whose code an account may be given (EIP-7702).
+    pub delegates: BTreeSet<Address>,
     /// Most wei in one transaction; none does not restrict.
     pub max_value: Option<U256>,
     /// Most wei in any 24 hours, each chain and key apart; none does not restrict.
     pub daily_value: Option<U256>,
-    /// Most wei of fees in one transaction; none does not restrict.
+    /// Most wei of fees in one transaction, those of blobs included; none does not restrict.
     pub max_fee: Option<U256>,
     /// Whether a contract may be created.
     pub allow_contract_creation: bool,
@@ -77,12 +82,14 @@ impl Policy {
             None => chains.values().map(|chain| chain.id).collect(),
             Some(names) => names.iter().filter_map(|name| chains.get(&name.value)).map(|chain| chain.id).collect(),
         };
+        let sign = policy.sign.clone().unwrap_or_else(|| vec![Signable::Transaction]).into_iter().collect();
         Self {
             name: name.to_owned(),
             chains,
-            transactions: policy.sign.as_ref().is_none_or(|s| s.contains(&keygate_config::Signable::Transaction)),
+            sign,
             to: policy.to.as_ref().map(|to| to.iter().map(|address| address.0).collect()),
             functions: policy.functions.iter().flatten().map(|function| function.selector).collect(),
+            delegates: policy.delegates.iter().flatten().map(|address| address.0).collect(),
             max_value: wei(policy.max_value),
             daily_value: wei(policy.daily_value),
             max_fee: wei(policy.max_fee),
@@ -96,12 +103,8 @@ impl Policy {
 /// # Errors
 /// [`Denied`] by the first rule that says no.
 pub fn judge(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
-    if !policy.transactions {
-        return Denied::new("sign", "the policy does not allow transactions");
-    }
-    if !policy.chains.contains(&tx.chain_id()) {
-        return Denied::new("chains", format!("chain {} is not allowed", tx.chain_id()));
-    }
+    judge_kind(policy, Signable::Transaction, "transactions")?;
+    judge_chain(policy, U256::from(tx.chain_id()))?;
     match tx.to() {
         None if !policy.allow_contract_creation => {
             return Denied::new("allow_contract_creation", "the policy does not allow contracts to be created");
@@ -109,13 +112,16 @@ pub fn judge(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
         None => {}
         Some(to) => judge_call(policy, to, tx.data())?,
     }
+    for delegate in tx.delegates() {
+        judge_delegate(policy, delegate)?;
+    }
     if let Some(max) = policy.max_value
         && tx.value() > max
     {
         return Denied::new("max_value", format!("{} wei is above {max} wei", tx.value()));
     }
     if let Some(max) = policy.max_fee {
-        match U256::from(tx.gas()).checked_mul(U256::from(tx.max_gas_price())) {
+        match tx.max_fee() {
             Some(fee) if fee <= max => {}
             Some(fee) => return Denied::new("max_fee", format!("fees of up to {fee} wei are above {max} wei")),
             None => return Denied::new("max_fee", format!("fees beyond 256 bits are above {max} wei")),
@@ -137,6 +143,27 @@ pub fn judge_daily(limit: Option<U256>, spent: U256, value: U256) -> Result<(), 
         (Some(limit), _) => {
             Denied::new("daily_value", format!("{value} wei on top of {spent} wei in 24 hours is above {limit} wei"))
         }
+    }
+}
+
+fn judge_kind(policy: &Policy, kind: Signable, name: &str) -> Result<(), Denied> {
+    if policy.sign.contains(&kind) { Ok(()) } else { Denied::new("sign", format!("the policy does not allow {name}")) }
+}
+
+fn judge_chain(policy: &Policy, id: U256) -> Result<(), Denied> {
+    if policy.chains.iter().any(|chain| U256::from(*chain) == id) {
+        Ok(())
+    } else {
+        Denied::new("chains", format!("chain {id} is not allowed"))
+    }
+}
+
+/// An account with a delegate's code does what that says: nothing else here could hold it.
+fn judge_delegate(policy: &Policy, delegate: Address) -> Result<(), Denied> {
+    if policy.delegates.contains(&delegate) {
+        Ok(())
+    } else {
+        Denied::new("delegates", format!("{delegate} is not listed, and an account would have its code"))
     }
 }
 
