@@ -170,7 +170,7 @@ pub struct Chain {
 pub struct Policy {
     /// Names of `chains`.
     pub chains: Option<Vec<At<String>>>,
-    /// Kinds of thing.
+    /// Kinds of thing; left out, all of them, but for messages where `to` restricts: nobody can hold a message to it.
     pub sign: Option<Vec<Signable>>,
     /// Contracts and recipients. For token transfers and approvals, recipients are read from the call and must be
     /// listed as well; any other call is allowed by `functions` only.
@@ -178,6 +178,9 @@ pub struct Policy {
     /// Functions that may be called on what `to` lists, besides token transfers and approvals: selectors
     /// (`"0xd0e30db0"`) or signatures (`"deposit()"`). Recipients in their arguments are not read.
     pub functions: Option<Vec<Function>>,
+    /// Contracts whose typed data is signed though it is not read, besides permits and authorizations of tokens that
+    /// `to` lists.
+    pub verifying_contracts: Option<Vec<EthAddress>>,
     /// Contracts whose code an account may be given (EIP-7702). Left out, none.
     pub delegates: Option<Vec<EthAddress>>,
     /// Most of the chain's currency in one transaction: not tokens, not fees.
@@ -197,6 +200,12 @@ pub struct Policy {
 pub enum Signable {
     /// A transaction.
     Transaction,
+    /// A message (EIP-191).
+    Message,
+    /// Typed data (EIP-712).
+    TypedData,
+    /// An authorization of EIP-7702, of a delegate that `delegates` lists.
+    Authorization,
 }
 
 /// Who may ask: exactly one of `token_file` and `uid`.

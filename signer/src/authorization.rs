@@ -55,6 +55,13 @@ impl Authorization {
         self.0.nonce
     }
 
+    /// As it was asked for, in the one way of writing it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let (chain_id, delegate, nonce) = (self.chain_id(), self.delegate(), self.nonce());
+        format!(r#"{{"chainId":"{chain_id}","address":"{delegate}","nonce":"{nonce}"}}"#)
+    }
+
     /// What the key signs: the Keccak-256 of `0x05 || rlp([chainId, address, nonce])`, which both encoders write.
     ///
     /// # Errors
@@ -152,6 +159,7 @@ pub(crate) mod tests {
     fn what_is_wrong_is_named() {
         let read = parse(&good()).unwrap();
         assert_eq!((read.chain_id(), read.delegate(), read.nonce()), (137, Address::repeat_byte(0x11), 7));
+        assert_eq!(Authorization::parse(read.to_json().as_bytes()), Ok(read));
         for (field, value) in [
             // Every chain there is.
             ("chainId", json!(0)),

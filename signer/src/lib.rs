@@ -17,13 +17,16 @@ mod json;
 pub mod key;
 pub mod ledger;
 mod lock;
+pub mod message;
 mod metrics;
 pub mod policy;
 pub mod signature;
 mod signing;
 mod start;
+mod statement;
 mod strict;
 pub mod transaction;
+pub mod typed_data;
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
 //! Strict reading: what is not understood completely is refused, and the refusal names the field.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU64;
 
@@ -39,6 +40,18 @@ pub(crate) fn wrong<T>(field: &str, problem: impl Into<String>) -> Result<T, Fie
 /// A text of the client's in a message: bounded, and escaped.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_default).collect()
+}
+
+/// The fields of an object that may have any, none of them there twice.
+pub(crate) fn entries(field: &str, value: Json) -> Result<Vec<(String, Json)>, FieldError> {
+    let Json::Object(fields) = value else {
+        return wrong(field, format!("expected an object, found {}", value.kind()));
+    };
+    let mut names = BTreeSet::new();
+    match fields.iter().find(|(name, _)| !names.insert(name)) {
+        Some((name, _)) => wrong(&format!("{field}.{}", shown(name)), "there twice"),
+        None => Ok(fields),
+    }
 }
 
 /// The fields of an object: each of them known, none there twice.

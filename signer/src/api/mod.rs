@@ -7,6 +7,7 @@ pub(crate) mod callers;
 pub(crate) mod listen;
 mod problem;
 mod routes;
+mod statements;
 #[cfg(test)]
 mod tests;
 

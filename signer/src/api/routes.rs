@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::callers::{Caller, Callers, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
+use super::statements;
 use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{RequestId, Signed};
@@ -51,6 +52,9 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/v1/keys", get(keys))
         .route("/v1/keys/{key}/transactions", post(sign))
         .route("/v1/keys/{key}/transactions/{idempotency_key}", get(signed))
+        .route("/v1/keys/{key}/messages", post(statements::message))
+        .route("/v1/keys/{key}/typed-data", post(statements::typed_data))
+        .route("/v1/keys/{key}/authorizations", post(statements::authorization))
         .fallback(async || answer(&request_id(), Err(Problem::not_found("no resource has this path"))))
         .method_not_allowed_fallback(async || answer(&request_id(), Err(Problem::method_not_allowed())))
         .with_state(api)
@@ -263,7 +267,7 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
 }
 
 /// The caller, by its token; by its user id only when it shows nothing else.
-fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Caller>, Problem> {
+pub(super) fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Caller>, Problem> {
     let mut shown = parts.headers.get_all(header::AUTHORIZATION).iter();
     let proof = match (shown.next(), shown.next()) {
         (None, _) => parts.extensions.get::<Peer>().map(|peer| Proof::Uid(peer.uid)),
@@ -281,7 +285,7 @@ fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String
 }
 
 /// The key of this name, if the caller may use it.
-fn key_of<'a>(
+pub(super) fn key_of<'a>(
     signing: &'a Signing,
     caller: &Caller,
     name: Result<String, PathRejection>,
@@ -302,7 +306,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     }
 }
 
-fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     let plain = !headers.contains_key(header::CONTENT_ENCODING);
@@ -368,14 +372,14 @@ fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
     }
 }
 
-fn json_body(body: &impl Serialize) -> Response {
+pub(super) fn json_body(body: &impl Serialize) -> Response {
     // Strings and numbers: nothing that JSON cannot write.
     let body = serde_json::to_vec(body).unwrap_or_default();
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// Every answer carries its request's id, and none is for a cache.
-fn answer(request_id: &str, result: Result<Response, Problem>) -> Response {
+pub(super) fn answer(request_id: &str, result: Result<Response, Problem>) -> Response {
     let mut response = result.unwrap_or_else(|problem| problem.into_response(request_id));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(request_id) {
@@ -385,7 +389,7 @@ fn answer(request_id: &str, result: Result<Response, Problem>) -> Response {
     response
 }
 
-fn request_id() -> String {
+pub(super) fn request_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 

@@ -1,15 +1,18 @@
 //! What a caller may have signed.
 //!
-//! Pure: a policy is given a transaction and answers. What was spent before comes in as a number; the ledger calls
+//! Pure: a policy is given a transaction, or what else is to be signed, and answers. What was spent before comes in as a number; the ledger calls
 //! [`judge_daily`] inside the transaction that reserves, so that no two requests see the same allowance.
 //!
 //! The default is no. A caller without a policy, and a chain that the file does not name, have nothing signed.
 
 mod calldata;
+mod permits;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod typed_data_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +20,12 @@ use alloy_primitives::{Address, U256};
 pub use keygate_config::Signable;
 
 pub use calldata::{Calldata, Malformed};
+pub use permits::Permit;
 
+use crate::authorization::Authorization;
+use crate::message::Message;
 use crate::transaction::Transaction;
+use crate::typed_data::TypedData;
 
 /// A policy, compiled from the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +40,8 @@ pub struct Policy {
     pub to: Option<BTreeSet<Address>>,
     /// Selectors of the functions that `to` lets be called besides the token calls of [`Calldata`].
     pub functions: BTreeSet<[u8; 4]>,
+    /// Contracts whose typed data `to` lets be signed though it is not read, besides what [`Permit`] reads.
+    pub verifying_contracts: BTreeSet<Address>,
     /// Contracts whose code an account may be given (EIP-7702).
     pub delegates: BTreeSet<Address>,
     /// Most wei in one transaction; none does not restrict.
@@ -78,18 +87,31 @@ impl Policy {
         chains: &BTreeMap<String, keygate_config::At<keygate_config::Chain>>,
     ) -> Self {
         let wei = |amount: Option<keygate_config::units::Wei>| amount.map(|wei| U256::from(wei.0));
+        let set =
+            |list: &Option<Vec<keygate_config::EthAddress>>| list.iter().flatten().map(|address| address.0).collect();
         let chains = match &policy.chains {
             None => chains.values().map(|chain| chain.id).collect(),
             Some(names) => names.iter().filter_map(|name| chains.get(&name.value)).map(|chain| chain.id).collect(),
         };
-        let sign = policy.sign.clone().unwrap_or_else(|| vec![Signable::Transaction]).into_iter().collect();
+        let sign = match &policy.sign {
+            Some(kinds) => kinds.iter().copied().collect(),
+            None => {
+                let mut kinds = BTreeSet::from([Signable::Transaction, Signable::TypedData, Signable::Authorization]);
+                // Whom a message lets be paid, nobody can read: where recipients are listed, it takes its name.
+                if policy.to.is_none() {
+                    kinds.insert(Signable::Message);
+                }
+                kinds
+            }
+        };
         Self {
             name: name.to_owned(),
             chains,
             sign,
             to: policy.to.as_ref().map(|to| to.iter().map(|address| address.0).collect()),
             functions: policy.functions.iter().flatten().map(|function| function.selector).collect(),
-            delegates: policy.delegates.iter().flatten().map(|address| address.0).collect(),
+            verifying_contracts: set(&policy.verifying_contracts),
+            delegates: set(&policy.delegates),
             max_value: wei(policy.max_value),
             daily_value: wei(policy.daily_value),
             max_fee: wei(policy.max_fee),
@@ -128,6 +150,61 @@ pub fn judge(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
         }
     }
     Ok(())
+}
+
+/// Judges a message (EIP-191). What it lets somebody do, nobody can read: a policy allows messages, or it does not.
+///
+/// # Errors
+/// [`Denied`] by `sign`.
+pub fn judge_message(policy: &Policy, _: &Message) -> Result<(), Denied> {
+    judge_kind(policy, Signable::Message, "messages")
+}
+
+/// Judges an authorization to sign (EIP-7702).
+///
+/// # Errors
+/// [`Denied`] by the first rule that says no.
+pub fn judge_authorization(policy: &Policy, authorization: &Authorization) -> Result<(), Denied> {
+    judge_kind(policy, Signable::Authorization, "authorizations")?;
+    judge_chain(policy, U256::from(authorization.chain_id()))?;
+    judge_delegate(policy, authorization.delegate())
+}
+
+/// Judges typed data (EIP-712). With `to`, a permit's tokens, its spender and the contract that is to verify it must be
+/// listed; anything else is signed for the contracts in `verifying_contracts` only.
+///
+/// # Errors
+/// [`Denied`] by the first rule that says no.
+pub fn judge_typed_data(policy: &Policy, data: &TypedData) -> Result<(), Denied> {
+    judge_kind(policy, Signable::TypedData, "typed data")?;
+    match data.chain_id() {
+        Some(id) => judge_chain(policy, id)?,
+        None => return Denied::new("chains", "the domain has no chainId: the signature would be for every chain"),
+    }
+    let Some(listed) = &policy.to else {
+        return Ok(());
+    };
+    let Some(contract) = data.verifying_contract() else {
+        return Denied::new("verifying_contracts", "the domain has no verifyingContract");
+    };
+    let unlisted = !policy.verifying_contracts.contains(&contract);
+    match Permit::read(data, contract) {
+        Permit::Tokens { tokens, recipient, witness } => {
+            if let Some(other) = [contract, recipient].iter().chain(&tokens).find(|other| !listed.contains(*other)) {
+                return Denied::new("to", format!("{other}, read from the typed data, is not listed"));
+            }
+            if witness && unlisted {
+                let why = "the permit has a witness, which is not read, and its contract";
+                return Denied::new("verifying_contracts", format!("{why} {contract} is not listed"));
+            }
+            Ok(())
+        }
+        Permit::Other if unlisted => {
+            let name = data.encoded_type().split('(').next().unwrap_or_default();
+            Denied::new("verifying_contracts", format!("{name:?} is not read, and {contract} is not listed"))
+        }
+        Permit::Other => Ok(()),
+    }
 }
 
 /// Judges whether `value` more wei may be sent when `spent` were in the last 24 hours.

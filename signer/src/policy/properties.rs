@@ -2,12 +2,11 @@
 
 use alloy_primitives::{Address, U256};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::tests::{ALL, LISTED, STRANGER, TOKEN, erc20};
 use super::*;
 use crate::authorization::tests::authorization;
-use crate::transaction::Transaction;
 
 fn any_address() -> impl Strategy<Value = Address> {
     prop_oneof![Just(LISTED), Just(TOKEN), Just(STRANGER)]
@@ -19,15 +18,26 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     let chains = prop::collection::btree_set(1u64..4, 0..3);
     let known = [[0xd0, 0xe3, 0x0d, 0xb0], [0xa9, 0x05, 0x9c, 0xbb], [0x40, 0x00, 0xae, 0xa0]];
     let functions = prop::sample::subsequence(known.to_vec(), 0..=3).prop_map(BTreeSet::from_iter);
-    let sign = prop::sample::subsequence(ALL.to_vec(), 0..=1).prop_map(BTreeSet::from_iter);
+    let sign = prop::sample::subsequence(ALL.to_vec(), 2..=4).prop_map(BTreeSet::from_iter);
     let delegates = prop::collection::btree_set(any_address(), 0..3);
-    (chains, sign, to, functions, delegates, amount(), amount(), any::<bool>()).prop_map(
-        |(chains, sign, to, functions, delegates, max_value, max_fee, allow_contract_creation)| Policy {
+    let contracts = prop::collection::btree_set(any_address(), 0..3);
+    (chains, sign, to, functions, (contracts, delegates), amount(), amount(), any::<bool>()).prop_map(
+        |(
+            chains,
+            sign,
+            to,
+            functions,
+            (verifying_contracts, delegates),
+            max_value,
+            max_fee,
+            allow_contract_creation,
+        )| Policy {
             name: "p".into(),
             chains,
             sign,
             to,
             functions,
+            verifying_contracts,
             delegates,
             max_value,
             daily_value: None,
@@ -71,6 +81,60 @@ fn any_tx() -> impl Strategy<Value = Transaction> {
     )
 }
 
+/// Typed data of each kind: a permit, one of Permit2, one with a witness, and what is not known.
+fn any_typed_data() -> impl Strategy<Value = TypedData> {
+    let contract = prop::option::of(any_address());
+    (0usize..4, prop::option::of(1u64..4), contract, any_address(), any_address()).prop_map(
+        |(kind, chain, contract, token, spender)| {
+            let (token, spender) = (token.to_string(), spender.to_string());
+            let field = |text: &str| {
+                let (kind, name) = text.split_once(' ').unwrap();
+                json!({"name": name, "type": kind})
+            };
+            let fields = |list: &[&str]| list.iter().map(|text| field(text)).collect::<Value>();
+            let permissions = fields(&["address token", "uint256 amount"]);
+            let permitted = ["TokenPermissions permitted", "address spender", "uint256 nonce", "uint256 deadline"];
+            let message = json!({"permitted": {"token": token, "amount": 1}, "spender": spender, "nonce": 0, "deadline": 9});
+            let (name, types, message) = match kind {
+                0 => (
+                    "Permit",
+                    json!({"Permit": fields(&["address spender", "uint256 tokenId", "uint256 nonce", "uint256 deadline"])}),
+                    json!({"spender": spender, "tokenId": 1, "nonce": 0, "deadline": 9}),
+                ),
+                1 => (
+                    "PermitTransferFrom",
+                    json!({"PermitTransferFrom": fields(&permitted), "TokenPermissions": permissions}),
+                    message,
+                ),
+                2 => {
+                    let mut with = message;
+                    with["witness"] = json!(true);
+                    let of = fields(&[&permitted[..], &["bool witness"]].concat());
+                    let types = json!({"PermitWitnessTransferFrom": of, "TokenPermissions": permissions});
+                    ("PermitWitnessTransferFrom", types, with)
+                }
+                _ => ("Vote", json!({"Vote": fields(&["address to"])}), json!({"to": spender})),
+            };
+            let mut domain = json!({});
+            if let Some(chain) = chain {
+                domain["chainId"] = json!(chain);
+            }
+            if let Some(contract) = contract {
+                domain["verifyingContract"] = json!(contract.to_string());
+            }
+            let data = json!({"types": types, "primaryType": name, "domain": domain, "message": message});
+            TypedData::parse(data.to_string().as_bytes()).unwrap()
+        },
+    )
+}
+
+fn any_authorization() -> impl Strategy<Value = Authorization> {
+    (1u64..4, any_address()).prop_map(|(chain, delegate)| {
+        let json = json!({"chainId": chain, "address": delegate.to_string(), "nonce": 0});
+        Authorization::parse(json.to_string().as_bytes()).unwrap()
+    })
+}
+
 /// The policy with each field, by turns, as tight as in both.
 fn tightened(policy: &Policy, other: &Policy) -> Vec<Policy> {
     let least = |a: Option<U256>, b: Option<U256>| a.into_iter().chain(b).min();
@@ -83,6 +147,7 @@ fn tightened(policy: &Policy, other: &Policy) -> Vec<Policy> {
         Policy { sign: &policy.sign & &other.sign, ..policy.clone() },
         Policy { to: both(&policy.to, &other.to), ..policy.clone() },
         Policy { functions: &policy.functions & &other.functions, ..policy.clone() },
+        Policy { verifying_contracts: &policy.verifying_contracts & &other.verifying_contracts, ..policy.clone() },
         Policy { delegates: &policy.delegates & &other.delegates, ..policy.clone() },
         Policy { max_value: least(policy.max_value, other.max_value), ..policy.clone() },
         Policy { max_fee: least(policy.max_fee, other.max_fee), ..policy.clone() },
@@ -95,9 +160,40 @@ fn tightened(policy: &Policy, other: &Policy) -> Vec<Policy> {
 
 proptest! {
     #[test]
-    fn tightening_never_allows_more(policy in any_policy(), other in any_policy(), tx in any_tx()) {
+    fn tightening_never_allows_more(
+        policy in any_policy(), other in any_policy(), tx in any_tx(), data in any_typed_data(),
+        authorization in any_authorization(),
+    ) {
+        let message = Message::parse(br#"{"message": "x"}"#).unwrap();
+        let allowed = |policy: &Policy| [
+            judge(policy, &tx).is_ok(),
+            judge_typed_data(policy, &data).is_ok(),
+            judge_authorization(policy, &authorization).is_ok(),
+            judge_message(policy, &message).is_ok(),
+        ];
         for tighter in tightened(&policy, &other) {
-            prop_assert!(judge(&tighter, &tx).is_err() || judge(&policy, &tx).is_ok(), "{policy:?} {tighter:?}");
+            for (less, more) in allowed(&tighter).into_iter().zip(allowed(&policy)) {
+                prop_assert!(more || !less, "{policy:?} {tighter:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn typed_data_that_is_allowed_keeps_every_rule(policy in any_policy(), data in any_typed_data()) {
+        if judge_typed_data(&policy, &data).is_ok() {
+            prop_assert!(policy.sign.contains(&Signable::TypedData));
+            prop_assert!(data.chain_id().is_some_and(|id| policy.chains.contains(&id.to::<u64>())));
+            if let Some(listed) = &policy.to {
+                let contract = data.verifying_contract().unwrap();
+                let named = policy.verifying_contracts.contains(&contract);
+                match Permit::read(&data, contract) {
+                    Permit::Tokens { tokens, recipient, witness } => {
+                        let all = tokens.into_iter().chain([recipient, contract]);
+                        prop_assert!(all.into_iter().all(|address| listed.contains(&address)) && (!witness || named));
+                    }
+                    Permit::Other => prop_assert!(named),
+                }
+            }
         }
     }
 

@@ -10,15 +10,17 @@ pub(super) const TOKEN: Address = Address::repeat_byte(0x22);
 pub(super) const STRANGER: Address = Address::repeat_byte(0x99);
 const MUCH: u64 = 1_000_000;
 
-pub(super) const ALL: [Signable; 1] = [Signable::Transaction];
+pub(super) const ALL: [Signable; 4] =
+    [Signable::Transaction, Signable::Message, Signable::TypedData, Signable::Authorization];
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy {
         name: "payouts".into(),
         chains: [137].into(),
         sign: ALL.into(),
         to: Some([LISTED, TOKEN].into()),
         functions: [].into(),
+        verifying_contracts: [].into(),
         delegates: [].into(),
         max_value: Some(U256::from(MUCH)),
         daily_value: Some(U256::from(2 * MUCH)),
@@ -63,7 +65,7 @@ fn each_rule_denies_what_is_just_beyond_it() {
     ] {
         assert_eq!(rule(&policy(), &tx), Some(expected), "{tx:?}");
     }
-    assert_eq!(rule(&Policy { sign: [].into(), ..policy() }, &tx(|_| {})), Some("sign"));
+    assert_eq!(rule(&Policy { sign: [Signable::Message].into(), ..policy() }, &tx(|_| {})), Some("sign"));
     assert_eq!(rule(&Policy { chains: [].into(), ..policy() }, &tx(|_| {})), Some("chains"));
     assert_eq!(rule(&Policy { to: Some([].into()), ..policy() }, &tx(|_| {})), Some("to"));
     assert_eq!(rule(&Policy { allow_contract_creation: true, ..policy() }, &none("to")), None);
@@ -227,6 +229,8 @@ fn compiled_from_the_file() {
         mainnet = { id = 1 }
         [signer.policies]
         open = {}
+        listed = { to = [] }
+        named = { to = [], sign = ["transaction", "message"], delegates = ["0x1111111111111111111111111111111111111111"], verifying_contracts = ["0x2222222222222222222222222222222222222222"] }
         tight = { chains = ["polygon"], sign = [], to = [], functions = ["deposit()", "0xac9650d8"], max_value = "1 gwei", daily_value = "2 wei", max_fee = "3 wei" }
     "#;
     let source = keygate_config::Source { path: "keygate.toml".into(), text: text.into() };
@@ -238,6 +242,7 @@ fn compiled_from_the_file() {
         sign: ALL.into(),
         to: None,
         functions: [].into(),
+        verifying_contracts: [].into(),
         delegates: [].into(),
         max_value: None,
         daily_value: None,
@@ -257,4 +262,11 @@ fn compiled_from_the_file() {
         ..open
     };
     assert_eq!(compile("tight"), tight);
+    // A message cannot be held to a list: with one, it must be named.
+    let mut kinds: BTreeSet<_> = ALL.into();
+    kinds.remove(&Signable::Message);
+    assert_eq!(compile("listed").sign, kinds);
+    let named = compile("named");
+    assert_eq!(named.sign, [Signable::Transaction, Signable::Message].into());
+    assert_eq!((named.delegates, named.verifying_contracts), ([LISTED].into(), [TOKEN].into()));
 }
