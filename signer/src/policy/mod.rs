@@ -1,7 +1,8 @@
 //! What a caller may have signed.
 //!
-//! Pure: a policy is given a transaction, or what else is to be signed, and answers. What was spent before comes in as a number; the ledger calls
-//! [`judge_daily`] inside the transaction that reserves, so that no two requests see the same allowance.
+//! Pure: a policy is given a transaction, or what else is to be signed, and answers. What was spent before comes in as a
+//! number; the ledger calls [`judge_daily`] inside the transaction that reserves, so that no two requests see the same
+//! allowance.
 //!
 //! The default is no. A caller without a policy, and a chain that the file does not name, have nothing signed.
 

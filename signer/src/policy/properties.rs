@@ -94,11 +94,13 @@ fn any_typed_data() -> impl Strategy<Value = TypedData> {
             let fields = |list: &[&str]| list.iter().map(|text| field(text)).collect::<Value>();
             let permissions = fields(&["address token", "uint256 amount"]);
             let permitted = ["TokenPermissions permitted", "address spender", "uint256 nonce", "uint256 deadline"];
-            let message = json!({"permitted": {"token": token, "amount": 1}, "spender": spender, "nonce": 0, "deadline": 9});
+            let permitted_token = json!({"token": token, "amount": 1});
+            let message = json!({"permitted": permitted_token, "spender": spender, "nonce": 0, "deadline": 9});
+            let of_nft = ["address spender", "uint256 tokenId", "uint256 nonce", "uint256 deadline"];
             let (name, types, message) = match kind {
                 0 => (
                     "Permit",
-                    json!({"Permit": fields(&["address spender", "uint256 tokenId", "uint256 nonce", "uint256 deadline"])}),
+                    json!({"Permit": fields(&of_nft)}),
                     json!({"spender": spender, "tokenId": 1, "nonce": 0, "deadline": 9}),
                 ),
                 1 => (

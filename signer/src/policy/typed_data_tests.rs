@@ -84,7 +84,8 @@ fn every_permit(token: Address, spender: Address) -> Vec<(TypedData, bool)> {
         &["TokenPermissions[] permitted", "address spender", "uint256 nonce", "uint256 deadline", "Order order"],
     );
     let order: Struct = ("Order", &["address to"]);
-    let mut with_order = json!({"permitted": permissions, "spender": s, "nonce": 0, "deadline": 9, "order": {"to": STRANGER.to_string()}});
+    let unread = json!({"to": STRANGER.to_string()});
+    let mut with_order = json!({"permitted": permissions, "spender": s, "nonce": 0, "deadline": 9, "order": unread});
     let without = |with: &Value| {
         let mut without = with.clone();
         without.as_object_mut().unwrap().remove("order");

@@ -21,7 +21,9 @@ fn mail() -> Value {
                 {"name": "chainId", "type": "uint256"}, {"name": "verifyingContract", "type": "address"}
             ],
             "Person": [{"name": "name", "type": "string"}, {"name": "wallet", "type": "address"}],
-            "Mail": [{"name": "from", "type": "Person"}, {"name": "to", "type": "Person"}, {"name": "contents", "type": "string"}]
+            "Mail": [
+                {"name": "from", "type": "Person"}, {"name": "to", "type": "Person"}, {"name": "contents", "type": "string"}
+            ]
         },
         "primaryType": "Mail",
         "domain": {"name": "Ether Mail", "version": "1", "chainId": 1,
@@ -287,8 +289,8 @@ proptest! {
         let theirs: alloy_dyn_abi::TypedData = serde_json::from_value(json.clone()).unwrap();
         prop_assert_eq!(theirs.eip712_signing_hash().unwrap(), data.signing_hash().unwrap());
         let other = parse(&other).unwrap();
-        let same = (data.domain == other.domain, data.message == other.message, data.encoded_type == other.encoded_type);
-        prop_assert_eq!(same == (true, true, true), data.signing_hash() == other.signing_hash());
+        let same = data.domain == other.domain && data.message == other.message;
+        prop_assert_eq!(same && data.encoded_type == other.encoded_type, data.signing_hash() == other.signing_hash());
     }
 
     #[test]
