@@ -438,6 +438,14 @@ proptest! {
         let public = PublicKey::from_sec1(from.verifying_key().to_encoded_point(false).as_bytes()).unwrap();
         let expected = (public.address().into_array(), tx.nonce(), tx.gas(), tx.value().to_string());
         prop_assert_eq!(read_back(&signed.raw), expected);
+        let kind = match TxEnvelope::decode_2718_exact(&signed.raw).unwrap() {
+            TxEnvelope::Legacy(tx) => Kind::Legacy(tx.strip_signature()),
+            TxEnvelope::Eip2930(tx) => Kind::Eip2930(tx.strip_signature()),
+            TxEnvelope::Eip1559(tx) => Kind::Eip1559(tx.strip_signature()),
+            TxEnvelope::Eip4844(tx) => Kind::Eip4844(tx.strip_signature().into()),
+            TxEnvelope::Eip7702(tx) => Kind::Eip7702(tx.strip_signature()),
+        };
+        prop_assert_eq!(kind, tx.kind, "what was read is what is sent");
     }
 
     #[test]

@@ -123,7 +123,8 @@ fn what_is_wrong_is_named() {
         (kind("string["), "types.Mail[2].type"),
         (kind("[]"), "types.Mail[2].type"),
         (kind(""), "types.Mail[2].type"),
-        (kind(&format!("string{}", "[]".repeat(1000))), "types.Mail[2].type"),
+        (kind(&format!("string{}", "[]".repeat(60_000))), "types.Mail[2].type"),
+        (set("/types/Person/1/name", json!("x".repeat(129))), "types.Person[1].name"),
         // The message.
         (drop("/message", "contents"), "message.contents"),
         (drop("/message/to", "name"), "message.to.name"),

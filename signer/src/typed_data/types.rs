@@ -12,6 +12,8 @@ use crate::strict::{FieldError, Fields, entries, items, shown, wrong};
 const MAX_TYPES: usize = 64;
 /// More fields than a struct has.
 const MAX_FIELDS: usize = 64;
+/// A longer name or type is none; arrays of arrays are bounded by it.
+const MAX_NAME: usize = 128;
 /// A fixed array's length, and all of its items are there to be read.
 const MAX_LENGTH: usize = 1 << 16;
 
@@ -169,7 +171,8 @@ fn field(at: &str, value: Json) -> Result<Field, FieldError> {
         return wrong(&fields.at("name"), "no name for a field: letters, digits, _ and $");
     }
     // Brackets are read one inside the other.
-    match Type::read(&written).filter(|_| written.len() <= 256) {
+    let kind = if written.len() <= MAX_NAME { Type::read(&written) } else { None };
+    match kind {
         Some(kind) => Ok(Field { name, written, kind }),
         None => wrong(&fields.at("type"), format!("{:?} is no type of EIP-712", shown(&written))),
     }
@@ -199,7 +202,10 @@ fn identifier(name: &str, of_a_type: bool) -> bool {
             .iter()
             .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit())))
     };
-    name.bytes().next().is_some_and(letter) && name.bytes().all(inner) && !(of_a_type && looks_elementary())
+    name.len() <= MAX_NAME
+        && name.bytes().next().is_some_and(letter)
+        && name.bytes().all(inner)
+        && !(of_a_type && looks_elementary())
 }
 
 /// A number from 1 to `most`, without leading zeros.
