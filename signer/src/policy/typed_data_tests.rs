@@ -177,10 +177,12 @@ fn permits_are_held_to_the_list() {
 
 #[test]
 fn permit2_itself_must_be_listed() {
-    let [.., (single, _)] = &every_permit(TOKEN, LISTED)[..7] else { panic!() };
-    assert_eq!(rule(&policy(), single), None);
-    let other = Policy { to: Some([TOKEN].into()), ..policy() };
-    assert_eq!(rule(&other, single), Some("to"));
+    let [.., (single, _)] = &every_permit(TOKEN, TOKEN)[..7] else { panic!() };
+    assert!(single.encoded_type().starts_with("PermitSingle(") && single.verifying_contract() == Some(LISTED));
+    for (listed, expected) in [(&[TOKEN, LISTED][..], None), (&[TOKEN], Some("to"))] {
+        let policy = Policy { to: Some(listed.iter().copied().collect()), ..policy() };
+        assert_eq!(rule(&policy, single), expected);
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Typed data of EIP-712.
 //!
 //! It is read strictly ([`TypedData::parse`]): every type is defined once and used, every field of the message is there
-//! and of its type, the domain is what its type says. It is hashed twice, by alloy-dyn-abi and by the few lines in
-//! [`second`]; what the two do not hash alike is not signed.
+//! and of its type, the domain is what its type says. It is hashed twice, by alloy-dyn-abi and by a few lines here; what
+//! the two do not hash alike is not signed.
 
 mod second;
 #[cfg(test)]

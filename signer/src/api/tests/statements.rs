@@ -198,3 +198,35 @@ async fn blobs_go_with_every_answer_and_not_into_the_ledger() {
     is_problem(&running.sign("large", &large).await, 413, "body-too-large");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn so_many_large_bodies_are_read_at_once() {
+    use tokio::io::AsyncWriteExt;
+    let running = with_local_key().await;
+    let mut slow = Vec::new();
+    for _ in 0..crate::api::LARGE {
+        let mut stream = UnixStream::connect(running.socket()).await.unwrap();
+        let head = format!(
+            "POST /v1/keys/hot/transactions HTTP/1.1\r\nhost: signer\r\nauthorization: Bearer {TOKEN}\r\n\
+             content-type: application/json\r\nidempotency-key: a\r\ncontent-length: 2000000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // More than a socket holds: most of it is read by then.
+        stream.write_all(&[b' '; 1_000_000]).await.unwrap();
+        slow.push(stream);
+    }
+    let mut large = tx(1);
+    large["data"] = json!(format!("0x{}", "00".repeat(100_000)));
+    let busy = running.sign("large", &large).await;
+    is_problem(&busy, 503, "busy");
+    assert_eq!(busy.headers["retry-after"], "1");
+    assert_eq!(running.sign("small", &tx(1)).await.status, 200, "what is not large needs no such place");
+    drop(slow);
+    let freed = async {
+        while running.sign("large", &large).await.status != 413 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("the places are free again");
+    running.stop().await;
+}
