@@ -101,6 +101,11 @@ impl Fields {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
+    /// Whether a field is there, and was not taken.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|(field, _)| field == name)
+    }
+
     pub(crate) fn take(&mut self, name: &str) -> Option<Json> {
         let i = self.fields.iter().position(|(field, _)| field == name)?;
         Some(self.fields.swap_remove(i).1)

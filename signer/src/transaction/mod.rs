@@ -94,6 +94,11 @@ impl Transaction {
         if bytes == encode::signing_bytes(self) { Ok(bytes) } else { Err(EncodersDisagree) }
     }
 
+    /// How many bytes are signed.
+    fn signing_length(&self) -> usize {
+        each!(&self.kind, tx => tx.payload_len_for_signature())
+    }
+
     /// What the key signs: the Keccak-256 of [`Self::signing_bytes`].
     ///
     /// # Errors

@@ -33,6 +33,9 @@ const FIELDS: [&str; 17] = [
 
 pub(super) fn transaction(json: &[u8]) -> Result<Transaction, FieldError> {
     let mut fields = Fields::read(json, MAX_BODY_WITH_BLOBS, &FIELDS)?;
+    if json.len() > MAX_BODY && !fields.has("blobs") {
+        return too_long();
+    }
     let chain_id = fields.required("chainId", chain_id)?;
     let kind: u64 = fields.required("type", quantity)?;
     if kind > 4 {
@@ -123,10 +126,13 @@ pub(super) fn transaction(json: &[u8]) -> Result<Transaction, FieldError> {
             })
         }
     };
-    if sidecar.is_none() && json.len() > MAX_BODY {
-        return Err(FieldError { field: None, problem: format!("longer than {MAX_BODY} bytes, and without blobs") });
-    }
-    Ok(Transaction { kind, sidecar })
+    let tx = Transaction { kind, sidecar };
+    // The room is for blobs.
+    if json.len() > MAX_BODY && tx.signing_length() > MAX_BODY / 2 { too_long() } else { Ok(tx) }
+}
+
+fn too_long() -> Result<Transaction, FieldError> {
+    Err(FieldError { field: None, problem: format!("longer than {MAX_BODY} bytes without blobs") })
 }
 
 /// Refuses fields of other types: who sent them meant another transaction.

@@ -191,6 +191,9 @@ async fn blobs_go_with_every_answer_and_not_into_the_ledger() {
     let mut large = with_blob(0);
     large["type"] = json!(2);
     is_problem(&running.sign("large", &large).await, 400, "invalid-transaction");
+    let mut large = with_blob(0);
+    large["data"] = json!(format!("0x{}", "00".repeat(100_000)));
+    is_problem(&running.sign("large", &large).await, 413, "body-too-large");
     let mut large = tx(0);
     large["data"] = json!(format!("0x{}", "00".repeat(100_000)));
     is_problem(&running.sign("large", &large).await, 413, "body-too-large");
