@@ -38,7 +38,8 @@ fn the_same_as_ethers_and_eth_account() {
     for (i, job) in jobs.iter().enumerate() {
         let ours = sign(job);
         for (name, theirs) in [("ethers", &ethers[i]), ("eth-account", &eth_account[i])] {
-            let theirs = theirs.as_object().unwrap_or_else(|| panic!("{name} gives nothing for {job}"));
+            let theirs = theirs.as_object().filter(|theirs| !theirs.is_empty());
+            let theirs = theirs.unwrap_or_else(|| panic!("{name} gives nothing for {job}"));
             for (field, value) in theirs {
                 assert_eq!(ours[field], *value, "{field} of {name} for {job}");
             }

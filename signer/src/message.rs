@@ -2,8 +2,7 @@
 
 use alloy_primitives::{B256, keccak256};
 
-use crate::json::Json;
-use crate::strict::{FieldError, Fields, Reader, bytes, wrong};
+use crate::strict::{FieldError, Fields, Reader, bytes, text, wrong};
 use crate::transaction::MAX_BODY;
 
 /// A message to sign. What is signed is never the message's own hash, but the one of it behind a prefix that no
@@ -41,14 +40,6 @@ impl Message {
     #[must_use]
     pub fn signing_hash(&self) -> B256 {
         keccak256([format!("\x19Ethereum Signed Message:\n{}", self.0.len()).as_bytes(), &self.0].concat())
-    }
-}
-
-/// A string, of any characters.
-fn text(field: &str, value: Json) -> Result<String, FieldError> {
-    match value {
-        Json::String(text) => Ok(text),
-        other => wrong(field, format!("expected a string, found {}", other.kind())),
     }
 }
 

@@ -200,6 +200,14 @@ pub(crate) fn address(field: &str, value: Json) -> Result<Address, FieldError> {
     }
 }
 
+/// A string, of any characters.
+pub(crate) fn text(field: &str, value: Json) -> Result<String, FieldError> {
+    match value {
+        Json::String(text) => Ok(text),
+        other => wrong(field, format!("expected a string, found {}", other.kind())),
+    }
+}
+
 /// Bytes, as 0x and hex digits.
 pub(crate) fn bytes(field: &str, value: Json) -> Result<Bytes, FieldError> {
     match value {

@@ -13,7 +13,7 @@ const VERSIONED_HASH: &str = "0x010657f37554c781402a22917dee2f75def7ab966d7b7709
 impl Wallet {
     /// POST to `/v1/keys/hot-wallet/{what}`, of a body that is too long for an argument.
     #[track_caller]
-    fn post(&self, what: &str, headers: &[&str], body: &Value) -> Response {
+    pub(super) fn post(&self, what: &str, headers: &[&str], body: &Value) -> Response {
         let file = self.home.write("body.json", body.to_string());
         let (token, body) = (format!("Authorization: Bearer {TOKEN}"), format!("@{}", file.display()));
         let args = [&["-H", &token, "-H", JSON, "--data-binary", &body], headers].concat();
@@ -166,7 +166,7 @@ fn permit(spender: &str, domain: &Value) -> Value {
     })
 }
 
-/// Who signed: ethers recovers it from the digest that it makes itself.
+/// Who signed: ethers recovers it from the digest that it makes itself, and so does a chain.
 #[track_caller]
 fn is_signed(wallet: &Wallet, kind: &str, body: &Value) {
     let said = wallet.said(kind, body);
@@ -175,6 +175,12 @@ fn is_signed(wallet: &Wallet, kind: &str, body: &Value) {
                        "of": { "kind": kind.trim_end_matches('s'), "of": body, "signature": said["signature"] } }]);
     let seen = run(&mut sign_with_ethers(), job.to_string().as_bytes()).json();
     assert_eq!(seen[0], json!({ "digest": said["digest"], "address": wallet.address() }), "{body}");
+    // As do contracts: ecrecover is at address 1, and takes digest, v, r and s.
+    let (digest, signature) = (said["digest"].as_str().expect("hex"), said["signature"].as_str().expect("hex"));
+    let data = format!("{digest}{:0>64}{}", &signature[130..], &signature[2..130]);
+    let call = json!({ "to": format!("0x{:040x}", 1), "data": data });
+    let recovered = Chain::shared().rpc("eth_call", &json!([call, "latest"])).expect("an answer");
+    assert_eq!(recovered, format!("0x{:0>64}", wallet.address()[2..].to_lowercase()));
 }
 
 #[test]

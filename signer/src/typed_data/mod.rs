@@ -16,7 +16,7 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 
 use self::types::Types;
 use crate::json::Json;
-use crate::strict::{FieldError, Fields, Reader, address, fixed_bytes, quantity, wrong};
+use crate::strict::{FieldError, Fields, Reader, address, fixed_bytes, quantity, text, wrong};
 use crate::transaction::{EncodersDisagree, MAX_BODY};
 
 /// A message of declared types, for one domain, that is complete and well-formed, and not signed.
@@ -28,6 +28,11 @@ pub struct TypedData {
     digests: [B256; 2],
     json: Vec<u8>,
 }
+
+/// Structs of a message. Each has its type hashed again.
+const MAX_STRUCTS: usize = 1024;
+/// So many bytes of types are hashed at most.
+const MAX_HASHED: usize = 8 * 1024 * 1024;
 
 /// What a domain has, in the order of EIP-712.
 const DOMAIN: [(&str, &str); 5] = [
@@ -53,14 +58,15 @@ impl TypedData {
         let primary = fields.required("primaryType", text)?;
         let types = fields.required("types", Types::read)?;
         types.check(&primary, &listed)?;
-        let message = match fields.take("message") {
-            Some(message) => values::message(&types, &primary, message)?,
-            None => return wrong("message", "missing"),
-        };
         let resolver: Resolver = types.resolver();
         // Both fail for types that contain one another.
         let circular = |_| FieldError { field: Some("types".into()), problem: "they contain one another".into() };
         let encoded_type = resolver.encode_type(&primary).map_err(circular)?;
+        let structs = MAX_STRUCTS.min(MAX_HASHED / encoded_type.len().max(1));
+        let message = match fields.take("message") {
+            Some(message) => values::message(&types, &primary, structs, message)?,
+            None => return wrong("message", "missing"),
+        };
         let hash = resolver.eip712_data_word(&message).map_err(circular)?;
         let digest = keccak256([&[0x19, 0x01], domain.separator().as_slice(), hash.as_slice()].concat());
         let second = second::digest(&types, &domain, &message);
@@ -123,11 +129,4 @@ fn domain(field: &str, value: Json) -> Result<Domain, FieldError> {
     let there = [name.is_some(), version.is_some(), chain_id.is_some(), verifying_contract.is_some(), salt.is_some()];
     let listed = DOMAIN.into_iter().zip(there).filter(|(_, there)| *there).map(|(field, _)| field).collect();
     Ok((domain, listed))
-}
-
-fn text(field: &str, value: Json) -> Result<String, FieldError> {
-    match value {
-        Json::String(text) => Ok(text),
-        other => wrong(field, format!("expected a string, found {}", other.kind())),
-    }
 }

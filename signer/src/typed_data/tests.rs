@@ -212,6 +212,17 @@ fn values_are_of_their_types() {
 fn what_would_take_long_is_refused() {
     let many = one("One[]", json!(vec![json!({"v": []}); 1024]));
     assert_eq!(parse(&many).unwrap_err().field.as_deref(), Some("message.v[1023]"));
+    // Of types that are long to write, fewer.
+    let long = |structs: usize| {
+        let names: Vec<_> = (0..64).map(|i| format!("f{i}{}", "x".repeat(120))).collect();
+        let fields: Value = names.iter().map(|name| json!({"name": name, "type": "Two[]"})).collect();
+        let types = json!({"One": fields, "Two": []});
+        let mut message: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!([]))).collect();
+        message.insert(names[0].clone(), json!(vec![json!({}); structs]));
+        json!({"types": types, "primaryType": "One", "domain": {}, "message": message})
+    };
+    assert!(parse(&long(900)).is_ok());
+    assert!(parse(&long(1022)).unwrap_err().problem.contains("at most"));
     let mut types = serde_json::Map::new();
     for i in 0..65 {
         types.insert(format!("T{i}"), json!([{"name": "a", "type": format!("T{}[]", i + 1)}]));

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_dyn_abi::eip712::{PropertyDef, Resolver, TypeDef};
 
-use super::text;
 use crate::json::Json;
-use crate::strict::{FieldError, Fields, entries, items, shown, wrong};
+use crate::strict::{FieldError, Fields, entries, items, shown, text, wrong};
 
 /// More types than anybody declares; so many are hashed again for each struct of a message.
 const MAX_TYPES: usize = 64;

@@ -3,29 +3,27 @@
 use alloy_dyn_abi::DynSolValue;
 use alloy_primitives::{B256, I256, Sign, U256};
 
-use super::text;
 use super::types::{Type, Types};
 use crate::json::Json;
-use crate::strict::{FieldError, Fields, address, bytes, items, quantity, wrong};
+use crate::strict::{FieldError, Fields, address, bytes, items, quantity, text, wrong};
 
-/// Structs of a message: each has its type hashed again.
-const MAX_STRUCTS: usize = 1024;
-
-/// Reads a message of the struct `primary`.
-pub(super) fn message(types: &Types, primary: &str, value: Json) -> Result<DynSolValue, FieldError> {
-    Reading { types, structs: 0 }.structure("message", primary, value)
+/// Reads a message of the struct `primary`, with `most` structs.
+pub(super) fn message(types: &Types, primary: &str, most: usize, value: Json) -> Result<DynSolValue, FieldError> {
+    Reading { types, left: most, most }.structure("message", primary, value)
 }
 
 struct Reading<'a> {
     types: &'a Types,
-    structs: usize,
+    /// Structs that may yet come, of how many.
+    left: usize,
+    most: usize,
 }
 
 impl Reading<'_> {
     fn structure(&mut self, at: &str, name: &str, value: Json) -> Result<DynSolValue, FieldError> {
-        self.structs += 1;
-        if self.structs > MAX_STRUCTS {
-            return wrong(at, format!("a message has at most {MAX_STRUCTS} structs"));
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return wrong(at, format!("with such types, a message has at most {} structs", self.most)),
         }
         let types = self.types.fields(name);
         let names: Vec<&str> = types.iter().map(|field| field.name.as_str()).collect();
