@@ -2,6 +2,7 @@
 //!
 //! One binary, one module a feature; [`support`] is what they are made of.
 
+mod differential;
 mod gateway;
 mod harness;
 mod signer;

@@ -10,6 +10,7 @@ use k256::ecdsa::{Signature, SigningKey};
 use keygate_signer::key::PublicKey;
 use keygate_signer::signature::assemble;
 use keygate_signer::transaction::Transaction;
+use keygate_signer::typed_data::TypedData;
 use serde_json::{Map, Value, json};
 
 use crate::support::{parts, run};
@@ -72,6 +73,24 @@ fn typed_transactions() {
         }
     });
     check(vectors.collect(), &[("chainId", 384), ("data", 96)], 1312);
+}
+
+/// Of many, the domain has no chain id: every policy denies those, whose digest is a digest still.
+#[test]
+fn typed_data() {
+    let vectors = read("eip712");
+    let mut without_chain = 0;
+    for vector in &vectors {
+        let body = json!({
+            "types": vector["types"], "primaryType": vector["primaryType"], "domain": vector["domain"],
+            "message": vector["data"],
+        });
+        let data = TypedData::parse(body.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {vector}"));
+        let digest = data.signing_hash().expect("both agree");
+        assert_eq!(digest.to_string(), vector["digest"], "{vector}");
+        without_chain += usize::from(data.chain_id().is_none());
+    }
+    assert_eq!((vectors.len(), without_chain), (1025, 486));
 }
 
 /// Every vector is either encoded and signed to the byte, or refused for one of `refused`, so many times each.

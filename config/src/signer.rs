@@ -170,7 +170,7 @@ pub struct Chain {
 pub struct Policy {
     /// Names of `chains`.
     pub chains: Option<Vec<At<String>>>,
-    /// Kinds of thing.
+    /// Kinds of thing; left out, all of them, but for messages where `to` restricts: nobody can hold a message to it.
     pub sign: Option<Vec<Signable>>,
     /// Contracts and recipients. For token transfers and approvals, recipients are read from the call and must be
     /// listed as well; any other call is allowed by `functions` only.
@@ -178,11 +178,16 @@ pub struct Policy {
     /// Functions that may be called on what `to` lists, besides token transfers and approvals: selectors
     /// (`"0xd0e30db0"`) or signatures (`"deposit()"`). Recipients in their arguments are not read.
     pub functions: Option<Vec<Function>>,
+    /// Contracts whose typed data is signed though it is not read, besides permits and authorizations of tokens that
+    /// `to` lists.
+    pub verifying_contracts: Option<Vec<EthAddress>>,
+    /// Contracts whose code an account may be given (EIP-7702). Left out, none.
+    pub delegates: Option<Vec<EthAddress>>,
     /// Most of the chain's currency in one transaction: not tokens, not fees.
     pub max_value: Option<Wei>,
     /// Most of the chain's currency in any 24 hours: not tokens, not fees; each chain and key apart.
     pub daily_value: Option<Wei>,
-    /// Most that one transaction may cost in fees: gas times the highest gas price.
+    /// Most that one transaction may cost in fees: gas times the highest gas price, that of blobs included.
     pub max_fee: Option<Wei>,
     /// Whether a transaction may create a contract.
     #[serde(default)]
@@ -190,11 +195,17 @@ pub struct Policy {
 }
 
 /// A kind of thing to sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signable {
     /// A transaction.
     Transaction,
+    /// A message (EIP-191).
+    Message,
+    /// Typed data (EIP-712).
+    TypedData,
+    /// An authorization of EIP-7702, of a delegate that `delegates` lists.
+    Authorization,
 }
 
 /// Who may ask: exactly one of `token_file` and `uid`.

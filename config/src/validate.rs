@@ -9,7 +9,7 @@ use crate::headers::security_headers;
 use crate::model::{Address, Config, HostPattern, PathPattern, RateKey, RateLimit};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
-use crate::signer::{Policy, Signer};
+use crate::signer::{Policy, Signable, Signer};
 use crate::units::LONGEST;
 use crate::{Diagnostic, Route, Severity, is_forged};
 
@@ -433,6 +433,21 @@ fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
                 Diagnostic::error(format!("policy {name:?} lists functions, and not on what they may be called"))
                     .at(&policy.span)
                     .help("without `to`, any function may be called: list the contracts there"),
+            );
+        }
+        if policy.verifying_contracts.is_some() && policy.to.is_none() {
+            found.push(
+                Diagnostic::error(format!("policy {name:?} lists verifying_contracts, and restricts nothing by it"))
+                    .at(&policy.span)
+                    .help("without `to`, any typed data is signed: list contracts and recipients there"),
+            );
+        }
+        let authorizations = policy.sign.iter().flatten().any(|kind| *kind == Signable::Authorization);
+        if authorizations && policy.delegates.is_none() {
+            found.push(
+                Diagnostic::error(format!("policy {name:?} allows authorizations, and none to anybody"))
+                    .at(&policy.span)
+                    .help("list in `delegates` whose code an account may be given"),
             );
         }
     }

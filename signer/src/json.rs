@@ -8,10 +8,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Json {
     Null,
-    Bool,
+    Bool(bool),
     /// A number written as an integer from 0 to 2^64-1.
     Integer(u64),
-    /// A number that is negative, too large, or written with a point or an exponent.
+    /// A number written as an integer from -2^63 to -1.
+    Negative(i64),
+    /// A number that is too large or too small, or written with a point or an exponent.
     OtherNumber,
     String(String),
     Array(Vec<Json>),
@@ -24,8 +26,8 @@ impl Json {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Bool => "a boolean",
-            Self::Integer(_) | Self::OtherNumber => "a number",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) | Self::Negative(_) | Self::OtherNumber => "a number",
             Self::String(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
@@ -44,14 +46,14 @@ impl<'de> Deserialize<'de> for Json {
             fn visit_unit<E>(self) -> Result<Json, E> {
                 Ok(Json::Null)
             }
-            fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
-                Ok(Json::Bool)
+            fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+                Ok(Json::Bool(value))
             }
             fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
                 Ok(Json::Integer(value))
             }
             fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-                Ok(u64::try_from(value).map_or(Json::OtherNumber, Json::Integer))
+                Ok(u64::try_from(value).map_or(Json::Negative(value), Json::Integer))
             }
             fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
                 Ok(Json::OtherNumber)
@@ -94,7 +96,10 @@ mod tests {
             Some(Json::Object(vec![one(Json::Integer(1)), one(Json::String("x".into()))]))
         );
         assert_eq!(parse("18446744073709551615"), Some(Json::Integer(u64::MAX)));
-        for other in ["-1", "-0", "1.0", "1e3", "18446744073709551616"] {
+        assert_eq!(parse("-1"), Some(Json::Negative(-1)));
+        assert_eq!(parse("-9223372036854775808"), Some(Json::Negative(i64::MIN)));
+        assert_eq!(parse("[true,false]"), Some(Json::Array(vec![Json::Bool(true), Json::Bool(false)])));
+        for other in ["-9223372036854775809", "-0", "1.0", "1e3", "18446744073709551616"] {
             assert_eq!(parse(other), Some(Json::OtherNumber), "{other}");
         }
         for bad in ["", "1 2", "{\"a\":1,}", "[1", "01", "NaN", "{a:1}", "\u{feff}1"] {

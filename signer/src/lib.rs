@@ -10,18 +10,23 @@
 //! The parts that decide are public, pure, and usable alone: [`transaction`], [`signature`] and [`policy`].
 
 mod api;
+pub mod authorization;
 mod harden;
 mod in_flight;
 mod json;
 pub mod key;
 pub mod ledger;
 mod lock;
+pub mod message;
 mod metrics;
 pub mod policy;
 pub mod signature;
 mod signing;
 mod start;
+mod statement;
+mod strict;
 pub mod transaction;
+pub mod typed_data;
 
 use std::path::Path;
 

@@ -12,6 +12,7 @@ const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    signatures: IntCounterVec,
     verdicts: IntCounterVec,
     key_seconds: HistogramVec,
     key_errors: IntCounterVec,
@@ -30,6 +31,7 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             requests: counter("requests_total", "Requests for a signature, by how they ended.", &["outcome"])?,
+            signatures: counter("signatures_total", "Signatures that were answered, by what they are of.", &["what"])?,
             verdicts: counter("verdicts_total", "What the policy said: allowed, or the rule that denied.", &["rule"])?,
             key_seconds: histogram("key_seconds", "Time that one signature took, with all retries.", &["key", "kind"])?,
             key_errors: counter(
@@ -39,8 +41,9 @@ impl Metrics {
             )?,
             ledger_seconds: histogram("ledger_seconds", "Time that the ledger took to answer.", &["operation"])?,
         };
-        let Self { registry, requests, verdicts, key_seconds, key_errors, ledger_seconds } = &metrics;
+        let Self { registry, requests, signatures, verdicts, key_seconds, key_errors, ledger_seconds } = &metrics;
         registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(signatures.clone()))?;
         registry.register(Box::new(verdicts.clone()))?;
         registry.register(Box::new(key_seconds.clone()))?;
         registry.register(Box::new(key_errors.clone()))?;
@@ -50,6 +53,10 @@ impl Metrics {
 
     pub(crate) fn request(&self, outcome: &str) {
         self.requests.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn signature(&self, what: &str) {
+        self.signatures.with_label_values(&[what]).inc();
     }
 
     pub(crate) fn verdict(&self, rule: &str) {

@@ -43,6 +43,23 @@ impl Signature {
         self.y_odd
     }
 
+    /// A signature that somebody made: nothing if r or s is out of range, or s is high (EIP-2). Whose it is, it does not
+    /// say: [`PublicKey::recover`] does.
+    pub(crate) fn from_parts(r: [u8; 32], s: [u8; 32], y_odd: bool) -> Option<Self> {
+        let (_, s_scalar) = (scalar(r).ok()?, scalar(s).ok()?);
+        (!bool::from(s_scalar.is_high())).then_some(Self { r, s, y_odd })
+    }
+
+    /// r, s, and 27 or 28 for the parity: as contracts take it, and EIP-191 and EIP-712 signatures are written.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 65] {
+        let mut bytes = [0; 65];
+        bytes[..32].copy_from_slice(&self.r);
+        bytes[32..64].copy_from_slice(&self.s);
+        bytes[64] = 27 + u8::from(self.y_odd);
+        bytes
+    }
+
     pub(crate) fn to_alloy(self) -> alloy_primitives::Signature {
         alloy_primitives::Signature::new(U256::from_be_bytes(self.r), U256::from_be_bytes(self.s), self.y_odd)
     }

@@ -8,15 +8,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use alloy_primitives::{Address, keccak256};
+use alloy_primitives::{Address, B256, keccak256};
 use sha2::{Digest, Sha256};
 
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyError};
-use crate::ledger::{Begun, Ledger, LedgerError, Record, Request, RequestId, Reservation, Signed};
+use crate::ledger::{self, Begun, Ledger, LedgerError, Record, Request, RequestId, Reservation, Signed};
 use crate::metrics::Metrics;
 use crate::policy::{self, Denied, Policy};
 use crate::signature::Signature;
+use crate::statement::Statement;
 use crate::transaction::{EncodersDisagree, Transaction};
 
 /// What signing takes.
@@ -36,6 +37,14 @@ pub(crate) struct Answer {
     pub(crate) chain_id: u64,
     pub(crate) nonce: u64,
     pub(crate) replayed: bool,
+}
+
+/// What was signed, and is no transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) signature: Signature,
+    pub(crate) digest: B256,
+    pub(crate) address: Address,
 }
 
 /// A transaction that both encoders write alike, and what says whether a request is the same.
@@ -87,10 +96,10 @@ impl Refusal {
 }
 
 impl Prepared {
-    /// Has both encoders write it.
-    pub(crate) fn new(key: &Key, tx: Transaction) -> Result<Self, Refusal> {
+    /// Has both encoders write it. What goes with it and is not signed is told apart by `sidecar`.
+    pub(crate) fn new(key: &Key, tx: Transaction, sidecar: Option<[u8; 32]>) -> Result<Self, Refusal> {
         let signing_bytes = tx.signing_bytes()?;
-        let digest = request_digest(key.address(), &signing_bytes);
+        let digest = request_digest(key.address(), &signing_bytes, sidecar);
         Ok(Self { tx, signing_bytes, digest })
     }
 }
@@ -165,7 +174,39 @@ impl Signing {
         rsv[64] = signature.y_odd().into();
         let signed = Signed { raw: signed.raw, hash: signed.hash, signature: rsv };
         let stored = self.timed("store", self.ledger.store(reservation, signed, SystemTime::now())).await?;
+        self.metrics.signature("transaction");
         Ok(answer(stored, false))
+    }
+
+    /// Signs what is no transaction, for `caller`. It is written down before it is answered.
+    ///
+    /// May stop anywhere: a signature that nobody was given is none.
+    pub(crate) async fn statement(
+        &self,
+        key: &Key,
+        policy: Option<&Policy>,
+        caller: &str,
+        statement: &Statement,
+    ) -> Result<Said, Refusal> {
+        let digest = statement.signing_hash()?;
+        let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
+        statement.judge(policy).map_err(|denied| self.denied(denied))?;
+        self.metrics.verdict("allowed");
+        let signature = self.sign(key, &digest).await?;
+        let record = self.ledger.record(ledger::Statement {
+            caller: caller.to_owned(),
+            key: key.name().to_owned(),
+            address: key.address(),
+            policy: policy.name.clone(),
+            kind: statement.kind(),
+            digest,
+            content: statement.content(),
+            signature: signature.to_bytes(),
+            now: SystemTime::now(),
+        });
+        self.timed("record", record).await?;
+        self.metrics.signature(statement.kind());
+        Ok(Said { signature, digest, address: key.address() })
     }
 
     async fn sign(&self, key: &Key, digest: &[u8; 32]) -> Result<Signature, KeyError> {
@@ -197,10 +238,13 @@ impl Signing {
 }
 
 /// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address
-/// says by whom it is signed, should the file give a key's name to another key.
-fn request_digest(address: Address, signing_bytes: &[u8]) -> [u8; 32] {
+/// says by whom it is signed, should the file give a key's name to another key. A sidecar is no field, and another one
+/// makes another request.
+fn request_digest(address: Address, signing_bytes: &[u8], sidecar: Option<[u8; 32]>) -> [u8; 32] {
+    let what: &[u8] = if sidecar.is_some() { b"keygate transaction with sidecar\0" } else { b"keygate transaction\0" };
     Sha256::new()
-        .chain_update(b"keygate transaction\0")
+        .chain_update(what)
+        .chain_update(sidecar.as_ref().map_or(&[][..], <[u8; 32]>::as_slice))
         .chain_update(address)
         .chain_update(signing_bytes)
         .finalize()

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use keygate_config::{Address, Ledger as LedgerConfig};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::callers::{CallerError, Callers};
 use crate::api::listen::{BindError, Limits, Listener, Routers};
-use crate::api::{Api, router, spare_router};
+use crate::api::{Api, LARGE, router, spare_router};
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
@@ -127,7 +128,8 @@ impl Signer {
             }
         };
         let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
-        let api = Api { signing, callers, tasks: TaskTracker::new() };
+        let large = Arc::new(Semaphore::new(LARGE));
+        let api = Api { signing, callers, large, tasks: TaskTracker::new() };
         Ok(Self { api, ledger: running, listeners, limits: Limits::default() })
     }
 

@@ -11,16 +11,21 @@ import rlp
 
 raw = HexBytes(sys.argv[1])
 seen = {"from": Account.recover_transaction(raw), "hash": "0x" + bytes(keccak(raw)).hex()}
+if raw[0] == 3:
+    # The hash is of the transaction without its blobs, which come in a list around it.
+    bare = rlp.decode(raw[1:])
+    bare = rlp.encode(bare[0]) if isinstance(bare[0], list) else raw[1:]
+    seen["hash"] = "0x" + keccak(b"\x03" + bare).hex()
 
 
 def number(field):
     return str(int.from_bytes(field, "big"))
 
 
-if raw[0] in (1, 2):
+if raw[0] in (1, 2, 3, 4):
     fields = TypedTransaction.from_bytes(raw).as_dict()
     seen["type"] = raw[0]
-    for name in ("chainId", "nonce", "value", "gas", "gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"):
+    for name in ("chainId", "nonce", "value", "gas", "gasPrice", "maxFeePerGas", "maxPriorityFeePerGas", "maxFeePerBlobGas"):
         if name in fields:
             seen[name] = str(fields[name])
     to, data = bytes(fields["to"]), bytes(fields["data"])

@@ -49,6 +49,10 @@ fn a_full_disk_is_named_and_nothing_is_signed() {
     assert!(signer.stderr().contains("full"), "{}", signer.stderr());
     let signs = wallet.kms_signs();
     assert_problem(&wallet.sign(&format!("payout-{last_nonce}"), &payment(*last_nonce)), 503, "ledger-unavailable");
+    let said = wallet.post("messages", &[], &json!({ "message": "x".repeat(100_000) }));
+    assert_problem(&said, 503, "ledger-unavailable");
+    assert!(said.json().get("signature").is_none(), "what is not written down is not answered");
+    let signs = signs + 1;
     assert_eq!(wallet.kms_signs(), signs, "KMS is not asked before the reservation is on the disk");
 
     std::fs::remove_file(home.path("fill")).expect("the file");

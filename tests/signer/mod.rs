@@ -6,6 +6,7 @@ mod crash;
 mod disk;
 mod faults;
 mod keys;
+mod kinds;
 mod requests;
 mod secrets;
 mod sign;

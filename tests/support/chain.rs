@@ -1,3 +1,5 @@
+use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -65,6 +67,20 @@ impl Chain {
         self.rpc("eth_sendRawTransaction", &json!([raw])).map(|hash| hash.as_str().expect("a hash").to_owned())
     }
 
+    /// As [`Self::send`], for what is too long for an argument: the raw transaction is in a file.
+    pub fn send_file(&self, raw: &Path) -> Result<String, String> {
+        let raw = std::fs::read_to_string(raw).expect("a file");
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw] });
+        let mut body = tempfile::NamedTempFile::new().expect("a temporary file");
+        body.write_all(call.to_string().as_bytes()).expect("a temporary file");
+        let data = format!("@{}", body.path().display());
+        let answer = curl(["-H", "Content-Type: application/json", "--data-binary", &data, &self.url]).json();
+        match answer.get("error") {
+            Some(error) => Err(error["message"].as_str().unwrap_or_default().to_owned()),
+            None => Ok(answer["result"].as_str().expect("a hash").to_owned()),
+        }
+    }
+
     /// The receipt of a mined transaction.
     #[track_caller]
     pub fn receipt(&self, hash: &str) -> Value {
@@ -126,6 +142,16 @@ pub fn verify_with_ethers(raw: &str) -> Value {
 #[track_caller]
 pub fn verify_with_eth_account(raw: &str) -> Value {
     verify(python("verify.py").arg(raw))
+}
+
+/// What ethers signs: a list of jobs on its standard input, a list of answers.
+pub fn sign_with_ethers() -> Command {
+    node(part("sign.mjs"))
+}
+
+/// What eth-account signs.
+pub fn sign_with_eth_account() -> Command {
+    python("sign.py")
 }
 
 #[track_caller]

@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub use certs::{Ca, Pem};
-pub use chain::{Chain, Identity, verify_with_eth_account, verify_with_ethers};
+pub use chain::{
+    Chain, Identity, sign_with_eth_account, sign_with_ethers, verify_with_eth_account, verify_with_ethers,
+};
 pub use curl::{CurlFailure, Response, curl, openssl, try_curl};
 pub use keygate::{Home, Keygate, SECRET_ACCESS_KEY};
 pub use kms::{Kms, KmsKey};

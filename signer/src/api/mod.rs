@@ -7,7 +7,8 @@ pub(crate) mod callers;
 pub(crate) mod listen;
 mod problem;
 mod routes;
+mod statements;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use routes::{Api, router, spare_router};
+pub(crate) use routes::{Api, LARGE, router, spare_router};

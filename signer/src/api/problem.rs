@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::key::KeyError;
 use crate::signing::Refusal;
-use crate::transaction::FieldError;
+use crate::strict::FieldError;
 
 /// An error, before it is known which request it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,10 +85,16 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not JSON", detail)
     }
 
-    /// For a connection that has no place: another may have one soon.
+    /// For a connection, or a large body, that has no place: another may have one soon.
     pub(super) fn busy() -> Self {
-        let detail = "every place for a connection is taken";
+        let detail = "every place for a connection, or for a body as large as this, is taken";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many ask at once", detail).retry_after(1)
+    }
+
+    /// What is asked for is not as it must be.
+    pub(super) fn invalid(kind: &'static str, title: &'static str, error: FieldError) -> Self {
+        let problem = Self::new(StatusCode::BAD_REQUEST, kind, title, error.to_string());
+        Self { field: error.field, ..problem }
     }
 
     pub(super) fn internal(detail: impl Into<String>) -> Self {
@@ -118,18 +124,6 @@ impl Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
-    }
-}
-
-impl From<FieldError> for Problem {
-    fn from(error: FieldError) -> Self {
-        let problem = Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid-transaction",
-            "The transaction is not valid",
-            error.to_string(),
-        );
-        Self { field: error.field, ..problem }
     }
 }
 

@@ -3,35 +3,41 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::callers::{Caller, Callers, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
+use super::statements;
 use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{RequestId, Signed};
 use crate::signing::{Answer, Prepared, Refusal, Signing};
-use crate::transaction::{MAX_BODY, Transaction};
+use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Sidecar, Transaction};
 
 /// A request's body must be there within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// So many bodies of more than [`MAX_BODY`] are read and answered at once.
+pub(crate) const LARGE: usize = 8;
 
 /// What the API serves.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) signing: Signing,
     pub(crate) callers: Callers,
+    /// Places for bodies that are large.
+    pub(crate) large: Arc<Semaphore>,
     /// Signings in flight, which go on when their client goes away.
     pub(crate) tasks: TaskTracker,
 }
@@ -46,6 +52,9 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/v1/keys", get(keys))
         .route("/v1/keys/{key}/transactions", post(sign))
         .route("/v1/keys/{key}/transactions/{idempotency_key}", get(signed))
+        .route("/v1/keys/{key}/messages", post(statements::message))
+        .route("/v1/keys/{key}/typed-data", post(statements::typed_data))
+        .route("/v1/keys/{key}/authorizations", post(statements::authorization))
         .fallback(async || answer(&request_id(), Err(Problem::not_found("no resource has this path"))))
         .method_not_allowed_fallback(async || answer(&request_id(), Err(Problem::method_not_allowed())))
         .with_state(api)
@@ -91,7 +100,7 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
     let request_id = request_id();
     let path = path.map(|Path(key)| key);
     let place = request.extensions().get::<Place>().cloned();
-    let (caller, key, id, tx) = match admit(&api, path, request).await {
+    let Admitted { caller, key, id, mut tx, large: _large } = match admit(&api, path, request).await {
         Ok(admitted) => admitted,
         Err(problem) => {
             api.signing.metrics.request(problem.kind);
@@ -104,7 +113,9 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
         log(&request_id, &id, &result);
         result
     };
-    let joined = Prepared::new(&key, tx).map(|prepared| (api.signing.in_flight.join(&id, prepared.digest), prepared));
+    let sidecar = tx.take_sidecar();
+    let prepared = Prepared::new(&key, tx, sidecar.as_ref().map(Sidecar::digest));
+    let joined = prepared.map(|prepared| (api.signing.in_flight.join(&id, prepared.digest), prepared));
     let result = match joined {
         Ok((Part::First(attempt, waiting), prepared)) => {
             // In a task of its own: a client that goes away does not stop it between the reservation and the ledger.
@@ -131,33 +142,51 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
         Err(refusal) => Some(told(Err(refusal))),
     };
     let signed = match result {
-        Some(Ok(signed)) => {
-            let mut response = json_body(&Body::new(&signed, None));
-            if signed.replayed {
-                response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-            }
-            Ok(response)
-        }
+        Some(Ok(signed)) => respond(signed, sidecar),
         Some(Err(refusal)) => Err(refusal.into()),
         None => Err(Problem::internal("the request was abandoned")),
     };
     answer(&request_id, signed)
 }
 
+/// What is asked for, once it is a request.
+struct Admitted {
+    caller: Arc<Caller>,
+    key: Arc<Key>,
+    id: RequestId,
+    tx: Transaction,
+    /// Kept until it is answered.
+    large: Option<OwnedSemaphorePermit>,
+}
+
 /// Everything before a request is one: who asks, with which key, under which name, for what.
-async fn admit(
-    api: &Api,
-    path: Result<String, PathRejection>,
-    request: Request,
-) -> Result<(Arc<Caller>, Arc<Key>, RequestId, Transaction), Problem> {
+async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request) -> Result<Admitted, Problem> {
     let (parts, body) = request.into_parts();
     let caller = authenticate(&api.callers, &parts)?;
     let key = key_of(&api.signing, caller, path)?;
     let idempotency_key = idempotency_key(&parts.headers)?;
     content_type(&parts.headers)?;
-    let tx = Transaction::parse(&read(body).await?)?;
+    let (body, large) = read(body, MAX_BODY_WITH_BLOBS, &api.large).await?;
+    let tx = Transaction::parse(&body).map_err(|error| match error.field {
+        // Only blobs may be so large, and there are none that could be found.
+        None if large.is_some() => Problem::too_large(MAX_BODY),
+        _ => Problem::invalid("invalid-transaction", "The transaction is not valid", error),
+    })?;
     let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
-    Ok((Arc::clone(caller), Arc::clone(key), id, tx))
+    Ok(Admitted { caller: Arc::clone(caller), key: Arc::clone(key), id, tx, large })
+}
+
+/// The answer to a signed transaction. The ledger keeps what was signed; what goes with it comes with each request.
+fn respond(mut answer: Answer, sidecar: Option<Sidecar>) -> Result<Response, Problem> {
+    if let Some(sidecar) = sidecar {
+        let network_form = sidecar.network_form(&answer.signed.raw);
+        answer.signed.raw = network_form.map_err(|error| Problem::internal(error.to_string()))?;
+    }
+    let mut response = json_body(&Body::new(&answer, None));
+    if answer.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 async fn signed(State(api): Shared, path: Result<Path<(String, String)>, PathRejection>, request: Request) -> Response {
@@ -238,7 +267,7 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
 }
 
 /// The caller, by its token; by its user id only when it shows nothing else.
-fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Caller>, Problem> {
+pub(super) fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Caller>, Problem> {
     let mut shown = parts.headers.get_all(header::AUTHORIZATION).iter();
     let proof = match (shown.next(), shown.next()) {
         (None, _) => parts.extensions.get::<Peer>().map(|peer| Proof::Uid(peer.uid)),
@@ -256,7 +285,7 @@ fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String
 }
 
 /// The key of this name, if the caller may use it.
-fn key_of<'a>(
+pub(super) fn key_of<'a>(
     signing: &'a Signing,
     caller: &Caller,
     name: Result<String, PathRejection>,
@@ -277,7 +306,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     }
 }
 
-fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     let plain = !headers.contains_key(header::CONTENT_ENCODING);
@@ -288,14 +317,30 @@ fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect());
-    match read.await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(MAX_BODY)),
-        Ok(Err(_)) => Err(Problem::bad_request("the body broke off")),
-        Err(_) => Err(Problem::too_slow()),
-    }
+/// Reads a body of `most` bytes at most. One that is large has one of the places for such, or is told to come back:
+/// all connections at once with the largest would take the memory.
+pub(super) async fn read(
+    mut body: axum::body::Body,
+    most: usize,
+    large: &Arc<Semaphore>,
+) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Problem> {
+    let reading = async {
+        let (mut read, mut place) = (Vec::new(), None);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = read.len() + data.len();
+            if length > most {
+                return Err(Problem::too_large(most));
+            }
+            if length > MAX_BODY && place.is_none() {
+                place = Some(Arc::clone(large).try_acquire_owned().map_err(|_| Problem::busy())?);
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok((read, place))
+    };
+    tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| Err(Problem::too_slow()))
 }
 
 fn outcome(result: &Result<Answer, Refusal>) -> &'static str {
@@ -327,14 +372,14 @@ fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
     }
 }
 
-fn json_body(body: &impl Serialize) -> Response {
+pub(super) fn json_body(body: &impl Serialize) -> Response {
     // Strings and numbers: nothing that JSON cannot write.
     let body = serde_json::to_vec(body).unwrap_or_default();
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// Every answer carries its request's id, and none is for a cache.
-fn answer(request_id: &str, result: Result<Response, Problem>) -> Response {
+pub(super) fn answer(request_id: &str, result: Result<Response, Problem>) -> Response {
     let mut response = result.unwrap_or_else(|problem| problem.into_response(request_id));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(request_id) {
@@ -344,7 +389,7 @@ fn answer(request_id: &str, result: Result<Response, Problem>) -> Response {
     response
 }
 
-fn request_id() -> String {
+pub(super) fn request_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 

@@ -2,7 +2,10 @@ use std::fmt;
 
 use alloy_primitives::{Address, keccak256};
 use k256::ProjectivePoint;
+use k256::ecdsa::{RecoveryId, VerifyingKey};
 use k256::elliptic_curve::sec1::ToEncodedPoint;
+
+use crate::signature::Signature;
 
 /// What comes before the 65 bytes of an uncompressed point in the DER of a secp256k1 SubjectPublicKeyInfo
 /// (RFC 5480): SEQUENCE { SEQUENCE { id-ecPublicKey, secp256k1 }, BIT STRING with no unused bits }.
@@ -47,6 +50,15 @@ impl PublicKey {
             Some(point) if point.len() == 65 => Self::from_sec1(point),
             _ => Err(NotAPublicKey),
         }
+    }
+
+    /// Whose signature of a digest this is; nothing if it is nobody's.
+    #[must_use]
+    pub fn recover(digest: &[u8; 32], signature: &Signature) -> Option<Self> {
+        let rs = k256::ecdsa::Signature::from_scalars(*signature.r(), *signature.s()).ok()?;
+        let parity = RecoveryId::new(signature.y_odd(), false);
+        let key = VerifyingKey::recover_from_prehash(digest, &rs, parity).ok()?;
+        Self::from_sec1(key.to_encoded_point(false).as_bytes()).ok()
     }
 
     /// The address: the last 20 bytes of the Keccak-256 of the point. Its `Display` is the EIP-55 form.

@@ -14,6 +14,8 @@ mod files;
 mod operations;
 mod schema;
 #[cfg(test)]
+mod statement_tests;
+#[cfg(test)]
 mod tests;
 mod writer;
 
@@ -136,6 +138,29 @@ pub struct Signed {
     pub signature: [u8; 65],
 }
 
+/// What was signed and is no transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The caller's name in the file.
+    pub caller: String,
+    /// The signing key's name in the file.
+    pub key: String,
+    /// The signing key's address.
+    pub address: Address,
+    /// The policy that allowed it.
+    pub policy: String,
+    /// `message`, `typed-data` or `authorization`.
+    pub kind: &'static str,
+    /// What the key signed.
+    pub digest: B256,
+    /// The message; or the JSON of what else it is.
+    pub content: Vec<u8>,
+    /// r, s, and 27 or 28 for the parity.
+    pub signature: [u8; 65],
+    /// The moment.
+    pub now: SystemTime,
+}
+
 /// Why the ledger does not answer. Nothing that was signed may be given out then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
@@ -232,6 +257,14 @@ impl Ledger {
     /// [`LedgerError`]: the reservation stays then.
     pub async fn release(&self, reservation: Reservation) -> Result<(), LedgerError> {
         self.ask(|answer| (Operation::Release(reservation), writer::Answer::Release(answer))).await
+    }
+
+    /// Writes down, durably, what was signed besides transactions.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: the signature may not be given out then.
+    pub async fn record(&self, statement: Statement) -> Result<(), LedgerError> {
+        self.ask(|answer| (Operation::Record(statement), writer::Answer::Record(answer))).await
     }
 
     async fn ask<T>(

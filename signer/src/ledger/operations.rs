@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, B256, U256};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Begun, LedgerError, Record, Request, RequestId, Reservation, Signed};
+use super::{Begun, LedgerError, Record, Request, RequestId, Reservation, Signed, Statement};
 use crate::policy::{self, Denied};
 
 /// Daily limits hold in any window of this length.
@@ -26,6 +26,7 @@ pub(super) enum Operation {
     Begin(Request),
     Store(Reservation, Signed, SystemTime),
     Release(Reservation),
+    Record(Statement),
 }
 
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(super) enum Outcome {
     Begin(Begun),
     Store(Result<Signed, LedgerError>),
     Release,
+    Record,
 }
 
 impl Operation {
@@ -44,6 +46,7 @@ impl Operation {
             Self::Begin(request) => begin(db, request).map(Outcome::Begin),
             Self::Store(reservation, signed, now) => store(db, *reservation, signed, *now).map(Outcome::Store),
             Self::Release(reservation) => release(db, *reservation).map(|()| Outcome::Release),
+            Self::Record(statement) => record(db, statement).map(|()| Outcome::Record),
         }
     }
 }
@@ -229,6 +232,25 @@ fn release(db: &Connection, reservation: Reservation) -> Result<(), LedgerError>
     for (id, total) in later {
         update.execute(params![id, total.saturating_sub(value).to_be_bytes::<32>()])?;
     }
+    Ok(())
+}
+
+fn record(db: &Connection, statement: &Statement) -> Result<(), LedgerError> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO statements (caller, key, address, policy, kind, digest, content, signature, signed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    insert.execute(params![
+        statement.caller,
+        statement.key,
+        statement.address.0.0,
+        statement.policy,
+        statement.kind,
+        statement.digest.0,
+        statement.content,
+        statement.signature,
+        millis(statement.now),
+    ])?;
     Ok(())
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use alloy_consensus::TxEnvelope;
 use alloy_eips::Decodable2718;
 use alloy_primitives::{Address, U256};
-use k256::ecdsa::{RecoveryId, VerifyingKey};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::LedgerError;
 use super::files::Files;
 use crate::key::PublicKey;
+use crate::signature::Signature;
 
 /// `application_id` of the file: "kgl1".
 pub(super) const APPLICATION: i32 = 0x6b67_6c31;
@@ -21,8 +21,12 @@ pub(super) const APPLICATION: i32 = 0x6b67_6c31;
 type Migration = fn(&Connection, &BTreeMap<String, Address>) -> Result<(), LedgerError>;
 
 /// Each brings the database from the version of its index to the next. Never changed, only added to.
-const MIGRATIONS: [Migration; 3] =
-    [|db, _| Ok(db.execute_batch(TABLE)?), addresses, |db, _| Ok(db.execute_batch(COUNTED)?)];
+const MIGRATIONS: [Migration; 4] = [
+    |db, _| Ok(db.execute_batch(TABLE)?),
+    addresses,
+    |db, _| Ok(db.execute_batch(COUNTED)?),
+    |db, _| Ok(db.execute_batch(STATEMENTS)?),
+];
 
 pub(super) const TABLE: &str =
     // Totals are running totals of `value` by policy, key and chain, so that the spending of any window is one
@@ -79,6 +83,25 @@ const COUNTED: &str = "ALTER TABLE transactions ADD COLUMN counted_at INTEGER NO
     DROP INDEX spending;
     CREATE INDEX spending ON transactions (policy, address, chain_id, counted_at, id);";
 
+/// What was signed besides transactions: `kind` is `message`, `typed-data` or `authorization`; `content` is the message,
+/// or JSON; `signed_at` is milliseconds since 1970.
+const STATEMENTS: &str = "CREATE TABLE statements (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        caller TEXT NOT NULL,
+        key TEXT NOT NULL,
+        address BLOB NOT NULL CHECK (length(address) = 20),
+        policy TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        digest BLOB NOT NULL CHECK (length(digest) = 32),
+        content BLOB NOT NULL,
+        signature BLOB NOT NULL CHECK (length(signature) = 65),
+        signed_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TRIGGER said_for_ever BEFORE UPDATE ON statements
+        BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;
+    CREATE TRIGGER said_is_kept BEFORE DELETE ON statements
+        BEGIN SELECT RAISE(ABORT, 'what was signed is not deleted'); END;";
+
 /// What was signed says by whom: its address is read from its signature. A reservation's is the one that the file gives
 /// its key's name. Where that takes accounts apart or together, their totals are made anew.
 fn addresses(db: &Connection, keys: &BTreeMap<String, Address>) -> Result<(), LedgerError> {
@@ -104,10 +127,9 @@ fn addresses(db: &Connection, keys: &BTreeMap<String, Address>) -> Result<(), Le
 /// Whose signature a raw transaction has.
 fn sender(mut raw: &[u8]) -> Option<Address> {
     let tx = TxEnvelope::decode_2718(&mut raw).ok()?;
-    let (signature, parity) = (tx.signature(), RecoveryId::new(tx.signature().v(), false));
-    let rs = k256::ecdsa::Signature::from_scalars(signature.r().to_be_bytes(), signature.s().to_be_bytes()).ok()?;
-    let key = VerifyingKey::recover_from_prehash(&tx.signature_hash().0, &rs, parity).ok()?;
-    Some(PublicKey::from_sec1(key.to_encoded_point(false).as_bytes()).ok()?.address())
+    let signature = tx.signature();
+    let signature = Signature::from_parts(signature.r().to_be_bytes(), signature.s().to_be_bytes(), signature.v())?;
+    Some(PublicKey::recover(&tx.signature_hash().0, &signature)?.address())
 }
 
 /// The version that the migrations lead to.

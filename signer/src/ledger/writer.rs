@@ -26,6 +26,7 @@ pub(super) enum Answer {
     Begin(oneshot::Sender<Result<Begun, LedgerError>>),
     Store(oneshot::Sender<Result<Signed, LedgerError>>),
     Release(oneshot::Sender<Result<(), LedgerError>>),
+    Record(oneshot::Sender<Result<(), LedgerError>>),
 }
 
 pub(super) struct Writer {
@@ -86,10 +87,11 @@ impl Answer {
             (Self::Begin(to), Ok(Outcome::Begin(begun))) => drop(to.send(Ok(begun))),
             (Self::Store(to), Ok(Outcome::Store(stored))) => drop(to.send(stored)),
             (Self::Release(to), Ok(Outcome::Release)) => drop(to.send(Ok(()))),
+            (Self::Record(to), Ok(Outcome::Record)) => drop(to.send(Ok(()))),
             (Self::Lookup(to), Err(error)) => drop(to.send(Err(error))),
             (Self::Begin(to), Err(error)) => drop(to.send(Err(error))),
             (Self::Store(to), Err(error)) => drop(to.send(Err(error))),
-            (Self::Release(to), Err(error)) => drop(to.send(Err(error))),
+            (Self::Release(to) | Self::Record(to), Err(error)) => drop(to.send(Err(error))),
             (_, Ok(_)) => unreachable!("an operation has the outcome of its own kind"),
         }
     }

@@ -3,7 +3,11 @@ use k256::ecdsa::SigningKey;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use alloy_consensus::TxEnvelope;
+use alloy_eips::Decodable2718;
+
 use super::*;
+use crate::authorization::tests::authorization;
 use crate::key::PublicKey;
 use crate::signature::assemble;
 
@@ -169,8 +173,8 @@ fn what_is_wrong_is_named() {
         (without("maxPriorityFeePerGas"), "maxPriorityFeePerGas"),
         (changed("chainId", json!(0)), "chainId"),
         (changed("chainId", json!("9223372036854775772")), "chainId"),
-        (changed("type", json!(3)), "type"),
-        (changed("type", json!("0x4")), "type"),
+        (changed("type", json!(5)), "type"),
+        (changed("type", json!("0x7e")), "type"),
         (changed("nonce", json!("18446744073709551615")), "nonce"),
         (changed("maxPriorityFeePerGas", json!("30000000001")), "maxPriorityFeePerGas"),
         (changed("maxFeePerGas", json!("340282366920938463463374607431768211456")), "maxFeePerGas"),
@@ -211,6 +215,10 @@ fn what_is_wrong_is_named() {
 #[test]
 fn fields_belong_to_their_types() {
     for (kind, field, fine) in [
+        (0, "maxFeePerBlobGas", false),
+        (1, "blobVersionedHashes", false),
+        (1, "blobs", false),
+        (1, "authorizationList", false),
         (0, "maxFeePerGas", false),
         (0, "maxPriorityFeePerGas", false),
         (0, "accessList", false),
@@ -225,6 +233,91 @@ fn fields_belong_to_their_types() {
             Err(error) => assert!(!fine && error.field.as_deref() == Some(field), "{kind} {error}"),
         }
     }
+}
+
+fn eip4844() -> Value {
+    let mut tx = eip1559();
+    tx["type"] = json!(3);
+    tx["maxFeePerBlobGas"] = json!("7");
+    tx["blobVersionedHashes"] = json!([format!("0x01{:062x}", 1), format!("0x01{:062x}", 2)]);
+    tx
+}
+
+fn eip7702() -> Value {
+    let mut tx = eip1559();
+    tx["type"] = json!("0x4");
+    tx["authorizationList"] = json!([
+        authorization(U256::from(137), Address::repeat_byte(0x11), 5, 9),
+        authorization(U256::ZERO, Address::ZERO, 0, 8)
+    ]);
+    tx
+}
+
+#[test]
+fn what_is_wrong_with_blobs_and_authorizations_is_named() {
+    let changed = |mut tx: Value, field: &str, value: Value| {
+        tx[field] = value;
+        tx
+    };
+    let authorization = |field: &str, value: Value| {
+        let mut tx = eip7702();
+        tx["authorizationList"][1][field] = value;
+        tx
+    };
+    let order = "0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
+    for (tx, field) in [
+        (changed(eip4844(), "to", Value::Null), "to"),
+        (changed(eip4844(), "gasPrice", json!(1)), "gasPrice"),
+        (changed(eip4844(), "maxFeePerBlobGas", json!("07")), "maxFeePerBlobGas"),
+        (changed(eip4844(), "maxFeePerBlobGas", Value::Null), "maxFeePerBlobGas"),
+        (changed(eip4844(), "blobVersionedHashes", json!([])), "blobVersionedHashes"),
+        (changed(eip4844(), "blobVersionedHashes", json!(vec![format!("0x01{:062x}", 1); 7])), "blobVersionedHashes"),
+        (changed(eip4844(), "blobVersionedHashes", json!([format!("0x02{:062x}", 1)])), "blobVersionedHashes[0]"),
+        (changed(eip4844(), "blobVersionedHashes", json!([format!("0x01{:060x}", 1)])), "blobVersionedHashes[0]"),
+        (changed(eip4844(), "authorizationList", json!([])), "authorizationList"),
+        (changed(eip4844(), "blobs", json!([])), "commitments"),
+        (changed(eip4844(), "proofs", json!([])), "blobs"),
+        (changed(eip7702(), "to", Value::Null), "to"),
+        (changed(eip7702(), "maxFeePerBlobGas", json!(1)), "maxFeePerBlobGas"),
+        (changed(eip7702(), "authorizationList", json!([])), "authorizationList"),
+        (changed(eip7702(), "authorizationList", Value::Null), "authorizationList"),
+        (authorization("chainId", json!(1)), "authorizationList[1].chainId"),
+        (authorization("chainId", json!("9223372036854775772")), "authorizationList[1].chainId"),
+        (authorization("nonce", json!(u64::MAX.to_string())), "authorizationList[1].nonce"),
+        (authorization("address", json!("0x7E5F4552091A69125d5DfCb7b8C2659029395BdF")), "authorizationList[1].address"),
+        (authorization("yParity", json!(2)), "authorizationList[1].yParity"),
+        (authorization("yParity", json!(27)), "authorizationList[1].yParity"),
+        (authorization("r", json!("0x1")), "authorizationList[1].r"),
+        (authorization("r", json!(format!("0x{:064x}", 0))), "authorizationList[1].s"),
+        (authorization("s", json!(order)), "authorizationList[1].s"),
+        (authorization("s", json!(order.replace("4141", "4140"))), "authorizationList[1].s"),
+        // No point of the curve has x = 5.
+        (authorization("r", json!(format!("0x{:064x}", 5))), "authorizationList[1]"),
+        (authorization("v", json!(27)), "authorizationList[1].v"),
+    ] {
+        let error = parse(&tx).expect_err(&tx.to_string());
+        assert_eq!(error.field.as_deref(), Some(field), "{tx}: {error}");
+    }
+    for tx in [eip4844(), eip7702()] {
+        parse(&tx).unwrap();
+    }
+}
+
+/// EIP-4844: 2^17 of gas a blob.
+#[test]
+fn fees_are_those_of_blobs_too() {
+    let tx = parse(&eip4844()).unwrap();
+    let gas = U256::from(21_000) * U256::from(30_000_000_000_u64);
+    assert_eq!(tx.max_blob_fee(), U256::from(2 * 131_072 * 7));
+    assert_eq!(tx.max_fee(), Some(gas + U256::from(2 * 131_072 * 7)));
+    assert_eq!(parse(&eip7702()).unwrap().max_fee(), Some(gas));
+    assert!(parse(&eip7702()).unwrap().delegates().eq([Address::repeat_byte(0x11), Address::ZERO]));
+    let mut most = eip4844();
+    most["gas"] = json!("0xffffffffffffffff");
+    for price in ["maxFeePerGas", "maxFeePerBlobGas"] {
+        most[price] = json!(u128::MAX.to_string());
+    }
+    assert!(parse(&most).unwrap().max_fee().is_some_and(|fee| fee > U256::from(u128::MAX)));
 }
 
 #[test]
@@ -266,8 +359,14 @@ pub(crate) fn any_transaction() -> impl Strategy<Value = Value> {
         prop_oneof![Just(vec![]), any::<[u8; 1]>().prop_map(Vec::from), prop::collection::vec(any::<u8>(), 0..300)];
     let to = prop_oneof![4 => any::<[u8; 20]>().prop_map(Some), 1 => Just(None)];
     let list = prop::collection::vec((any::<[u8; 20]>(), prop::collection::vec(any::<[u8; 32]>(), 0..3)), 0..3);
-    (0..=2, bits(63), bits(64), bits(64), (bits(128), bits(128)), bits(256), to, data, list).prop_map(
-        |(kind, chain, nonce, gas, (fee, tip), value, to, mut data, list)| {
+    let hashes = prop::collection::vec(any::<[u8; 32]>(), 1..=6);
+    let delegates = prop::collection::vec((any::<bool>(), any::<[u8; 20]>(), 0..u64::MAX, 1u8..255), 1..3);
+    let of_types = (hashes, bits(128), delegates);
+    (0..=4, bits(63), bits(64), bits(64), (bits(128), bits(128)), bits(256), to, data, (list, of_types)).prop_map(
+        |(kind, chain, nonce, gas, (fee, tip), value, mut to, mut data, (list, (hashes, blob_fee, delegates)))| {
+            if kind > 2 {
+                to = to.or(Some([7; 20]));
+            }
             let chain = chain.clamp(U256::ONE, U256::from(u64::MAX / 2 - 36));
             let nonce = nonce.min(U256::from(u64::MAX - 1));
             if to.is_none() && data.is_empty() {
@@ -279,7 +378,21 @@ pub(crate) fn any_transaction() -> impl Strategy<Value = Value> {
             if let Some(to) = to {
                 tx["to"] = json!(Address::from(to).to_checksum(None));
             }
-            if kind == 2 {
+            if kind == 3 {
+                let hashes: Vec<_> =
+                    hashes.into_iter().map(|hash| B256::from_slice(&[&[1], &hash[1..]].concat())).collect();
+                tx["blobVersionedHashes"] =
+                    json!(hashes.iter().map(|hash: &B256| hash.to_string()).collect::<Vec<_>>());
+                tx["maxFeePerBlobGas"] = json!(blob_fee.to_string());
+            }
+            if kind == 4 {
+                let id = |every| if every { U256::ZERO } else { chain };
+                let list = delegates
+                    .into_iter()
+                    .map(|(every, to, nonce, key)| authorization(id(every), to.into(), nonce, key));
+                tx["authorizationList"] = list.collect();
+            }
+            if kind >= 2 {
                 tx["maxFeePerGas"] = json!(fee.max(tip).to_string());
                 tx["maxPriorityFeePerGas"] = json!(fee.min(tip).to_string());
             } else {
@@ -299,6 +412,21 @@ pub(crate) fn any_transaction() -> impl Strategy<Value = Value> {
     )
 }
 
+/// What another reader makes of a signed transaction: whose it is, nonce, gas and value.
+fn read_back(raw: &[u8]) -> ([u8; 20], u64, u64, String) {
+    if raw[0] > 2 && raw[0] < 0x80 {
+        let tx = TxEnvelope::decode_2718_exact(raw).unwrap();
+        let parts = (tx.signature().r().to_be_bytes(), tx.signature().s().to_be_bytes());
+        let signature = Signature::from_parts(parts.0, parts.1, tx.signature().v()).unwrap();
+        let from = PublicKey::recover(&tx.signature_hash(), &signature).unwrap().address();
+        return (from.into_array(), tx.nonce(), tx.gas_limit(), tx.value().to_string());
+    }
+    let rlp = ethers_core::utils::rlp::Rlp::new(raw);
+    let (tx, signature) = ethers_core::types::transaction::eip2718::TypedTransaction::decode_signed(&rlp).unwrap();
+    let from = signature.recover(ethers_core::types::RecoveryMessage::Hash(tx.sighash())).unwrap();
+    (from.0, tx.nonce().unwrap().as_u64(), tx.gas().unwrap().as_u64(), tx.value().unwrap().to_string())
+}
+
 proptest! {
     #[test]
     fn the_encoders_agree(json in any_transaction(), key in 1u8..255) {
@@ -306,16 +434,18 @@ proptest! {
         prop_assert!(tx.signing_bytes().is_ok());
         let signed = sign(&tx, key);
         prop_assert_eq!(signed.hash, keccak256(&signed.raw));
-        // And a third reads it back.
-        let (read, signature) = ethers_core::types::transaction::eip2718::TypedTransaction::decode_signed(
-            &ethers_core::utils::rlp::Rlp::new(&signed.raw)).unwrap();
         let from = SigningKey::from_slice(&[key; 32]).unwrap();
         let public = PublicKey::from_sec1(from.verifying_key().to_encoded_point(false).as_bytes()).unwrap();
-        let signer = signature.recover(ethers_core::types::RecoveryMessage::Hash(read.sighash())).unwrap();
-        prop_assert_eq!(signer.0, public.address().into_array());
-        prop_assert_eq!(read.nonce().unwrap().as_u64(), tx.nonce());
-        prop_assert_eq!(read.gas().unwrap().as_u64(), tx.gas());
-        prop_assert_eq!(read.value().unwrap().to_string(), tx.value().to_string());
+        let expected = (public.address().into_array(), tx.nonce(), tx.gas(), tx.value().to_string());
+        prop_assert_eq!(read_back(&signed.raw), expected);
+        let kind = match TxEnvelope::decode_2718_exact(&signed.raw).unwrap() {
+            TxEnvelope::Legacy(tx) => Kind::Legacy(tx.strip_signature()),
+            TxEnvelope::Eip2930(tx) => Kind::Eip2930(tx.strip_signature()),
+            TxEnvelope::Eip1559(tx) => Kind::Eip1559(tx.strip_signature()),
+            TxEnvelope::Eip4844(tx) => Kind::Eip4844(tx.strip_signature().into()),
+            TxEnvelope::Eip7702(tx) => Kind::Eip7702(tx.strip_signature()),
+        };
+        prop_assert_eq!(kind, tx.kind, "what was read is what is sent");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod faults;
 mod requests;
 mod start;
+mod statements;
 
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
