@@ -1,5 +1,6 @@
 //! A stream of HTTP/2: one request and its answer.
 
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
@@ -10,6 +11,7 @@ use http::{HeaderMap, Request, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::budget::{End, Traffic};
 use super::head::{self, Answer};
 use crate::http1::head::Limits;
 use crate::http1::lane::{After, Asked, Buffers, Downstream, Lane, Sink, Source, Stop, Timer, refuse, run};
@@ -17,7 +19,7 @@ use crate::listen::{Connection, LINGER_BYTES, LINGER_TIME};
 
 /// A stream, as the lane sees it.
 pub(super) struct Stream<'a> {
-    io: Io,
+    io: Io<'a>,
     timer: Timer,
     /// HTTP/2 knows where a request ends: this stays empty.
     beyond: Vec<u8>,
@@ -25,7 +27,7 @@ pub(super) struct Stream<'a> {
 }
 
 /// The bodies of a stream.
-pub(super) struct Io {
+pub(super) struct Io<'a> {
     request: RecvStream,
     /// What came of the request's body and has not been taken.
     left: Bytes,
@@ -33,6 +35,7 @@ pub(super) struct Io {
     answer: Option<SendStream<Bytes>>,
     /// Whether the answer is complete.
     ended: bool,
+    traffic: &'a Traffic,
 }
 
 /// Answers a request.
@@ -42,26 +45,26 @@ pub(super) async fn answer(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     drain: &watch::Receiver<bool>,
-) {
+    traffic: &Traffic,
+) -> End {
+    let began = Instant::now();
     let (parts, body) = request.into_parts();
     let limits = Limits::of(&lane.listener(connection).limits);
-    let (mut input, mut fields) = (lane.buffers.take(), Vec::with_capacity(24));
+    // It is kept until the answer has ended: a buffer of the lane's would be much for most.
+    let (mut input, mut fields) = (Vec::with_capacity(1 << 10), Vec::with_capacity(24));
     let head = head::request(&parts, body.is_end_stream(), limits, &mut input, &mut fields);
     drop(parts);
-    let io = Io { request: body, left: Bytes::new(), respond, answer: None, ended: false };
+    traffic.of_use(input.len());
+    let io = Io { request: body, left: Bytes::new(), respond, answer: None, ended: false, traffic };
     let mut stream = Stream { io, timer: Timer::default(), beyond: Vec::new(), buffers: &lane.buffers };
     let after = match head {
         Ok(head) => {
             let mut asked = Asked { head, input, fields };
-            let after = run(lane, &mut stream, connection, &mut asked, drain).await;
-            lane.buffers.put(asked.input);
-            after
+            run(lane, &mut stream, connection, &mut asked, drain).await
         }
-        Err(refusal) => {
-            lane.buffers.put(input);
-            refuse(lane, &mut stream, connection, refusal).await
-        }
+        Err(refusal) => refuse(lane, &mut stream, connection, refusal).await,
     };
+    let reset = !stream.io.ended && poll_fn(|cx| Poll::Ready(stream.poll_gone(cx).is_err())).await;
     match after {
         After::Close { unread: true } => {
             let _ = timeout(LINGER_TIME, stream.io.drop_request()).await;
@@ -70,9 +73,14 @@ pub(super) async fn answer(
         After::Gone if !stream.io.ended => stream.io.respond.send_reset(Reason::INTERNAL_ERROR),
         _ => {}
     }
+    match reset {
+        true => End::Reset(began.elapsed()),
+        false if stream.io.ended => End::Answered,
+        false => End::Cut,
+    }
 }
 
-impl Io {
+impl Io<'_> {
     /// Takes what is left of a request's body, up to a bound. The stream is reset when it has not ended by then (RFC 9113,
     /// 8.1), and clients such as curl 7.88 drop the answer that they have with it.
     async fn drop_request(&mut self) {
@@ -81,17 +89,18 @@ impl Io {
             && left > 0
         {
             left = left.saturating_sub(bytes.len());
+            self.traffic.of_use(bytes.len());
             let _ = self.request.flow_control().release_capacity(bytes.len());
         }
     }
 }
 
-impl Downstream for Stream<'_> {
-    type Io = Io;
+impl<'a> Downstream for Stream<'a> {
+    type Io = Io<'a>;
     type Head = Answer;
     const HTTP2: bool = true;
 
-    fn io(&mut self) -> (&mut Io, &mut Vec<u8>) {
+    fn io(&mut self) -> (&mut Io<'a>, &mut Vec<u8>) {
         (&mut self.io, &mut self.beyond)
     }
 
@@ -137,7 +146,7 @@ impl Downstream for Stream<'_> {
     }
 }
 
-impl Source for Io {
+impl Source for Io<'_> {
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let before = into.len();
         let done = loop {
@@ -146,6 +155,7 @@ impl Source for Io {
                     Poll::Ready(Some(Ok(bytes))) => {
                         // What is not taken from here holds the client back: it is one frame at most.
                         let _ = self.request.flow_control().release_capacity(bytes.len());
+                        self.traffic.of_use(bytes.len());
                         self.left = bytes;
                         continue;
                     }
@@ -154,7 +164,8 @@ impl Source for Io {
                     Poll::Pending => break Poll::Pending,
                 }
             }
-            let room = into.capacity() - into.len();
+            // A chunk's end has to follow, and not to make the buffer grow.
+            let room = (into.capacity() - into.len()).saturating_sub(2);
             if room == 0 {
                 break Poll::Pending;
             }
@@ -176,7 +187,7 @@ impl Source for Io {
     }
 }
 
-impl Sink for Io {
+impl Sink for Io<'_> {
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<io::Result<usize>> {
         let Some(answer) = self.answer.as_mut().filter(|_| !self.ended) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -191,6 +202,7 @@ impl Sink for Io {
         let step = bytes.len().min(answer.capacity());
         self.ended = last && step == bytes.len();
         answer.send_data(Bytes::copy_from_slice(&bytes[..step]), self.ended).map_err(broken)?;
+        self.traffic.of_use(step);
         Poll::Ready(Ok(step))
     }
 

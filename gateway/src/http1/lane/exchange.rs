@@ -16,7 +16,7 @@ use super::both_ways::{Relay, Tunnel};
 use super::pool::{connect, is_theirs, kind_of};
 use super::relay::{Coding, Pump, Stop};
 use super::write::{self, AnswerHead, Edits, Framed, Lines, Told};
-use super::{Asked, Downstream, Lane, send};
+use super::{Asked, Downstream, Lane, send, unless_gone};
 use crate::http1::body::Body;
 use crate::http1::fields::Name;
 use crate::http1::head::{Framing, Head};
@@ -217,13 +217,14 @@ impl Exchange<'_> {
             let reused = pooled.is_some();
             let mut server = match pooled {
                 Some(server) => server,
-                None => match self.connect(&upstream, place, address).await {
-                    Ok((server, address)) => {
+                None => match unless_gone(client, whole, self.connect(&upstream, place, address)).await {
+                    Err(_) => return Err(self.no_answer(&upstream, Failure::Gone("ConnectionClosed"))),
+                    Ok(Ok((server, address))) => {
                         self.told.server = Some(address);
                         server
                     }
-                    Err(error) if !is_theirs(&error) => return Err(NoAnswer::Instead(exhausted())),
-                    Err(error) => {
+                    Ok(Err(error)) if !is_theirs(&error) => return Err(NoAnswer::Instead(exhausted())),
+                    Ok(Err(error)) => {
                         tried.push(place);
                         if upstream.pick(&tried).is_none() {
                             return Err(self.failed(&upstream, error.kind() == io::ErrorKind::TimedOut));

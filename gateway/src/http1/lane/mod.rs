@@ -13,6 +13,7 @@ mod write;
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -116,6 +117,19 @@ async fn send<D: Downstream>(client: &mut D, head: D::Head, wait: Duration, last
     written
 }
 
+/// Waits for what is not the client's doing, while the client is there. `whole`: its request has been read.
+async fn unless_gone<D: Downstream, T>(client: &mut D, whole: bool, what: impl Future<Output = T>) -> io::Result<T> {
+    let mut what = pin!(what);
+    poll_fn(|cx| {
+        // A connection of HTTP/1 is read from to know, which is not done in the middle of a body.
+        if D::HTTP2 || whole {
+            client.poll_gone(cx)?;
+        }
+        what.as_mut().poll(cx).map(Ok)
+    })
+    .await
+}
+
 async fn write<D: Downstream>(client: &mut D, bytes: &[u8], wait: Duration, last: bool) -> io::Result<()> {
     let mut at = 0;
     let mut by = None;
@@ -190,6 +204,11 @@ impl Lane {
             *ours = Arc::new(Ours(live.clone()));
         }
         ours.clone()
+    }
+
+    /// Counts what is refused before it is anybody's request.
+    pub(crate) fn count_refused(&self, reason: &str) {
+        self.live.metrics.refused.with_label_values(&[reason]).inc();
     }
 
     /// The policy of a connection's listener, as it is now.
