@@ -40,7 +40,7 @@ const session = require("node:http2").connect(process.argv[1], {{ rejectUnauthor
 const ask = (headers, body, more = () => {{}}) => new Promise((done, fail) => {{
   const request = session.request(headers);
   const answer = {{ bytes: 0, events: [] }}, hash = crypto.createHash("sha256");
-  request.on("headers", headers => answer.events.push([headers[":status"], headers.link]));
+  request.on("headers", headers => {{ if (headers[":status"] !== 100) answer.events.push([headers[":status"], headers.link]); }});
   request.on("continue", () => answer.events.push("continue"));
   request.on("response", headers => {{ answer.status = headers[":status"]; }});
   request.on("trailers", trailers => {{ answer.trailers = {{ ...trailers }}; }});
@@ -151,7 +151,7 @@ fn answers_that_are_cut_short_have_no_end() {
         let stream = client.get(path);
         let (head, body, last) = client.answer(stream);
         assert_eq!((head.status(), last.kind, last.reason()), (200, RESET, INTERNAL_ERROR), "{path}");
-        assert!(body.len() < 100_000, "{path}");
+        assert!((8 << 10..100_000).contains(&body.len()), "{path}: what came is passed on, {}", body.len());
     }
     assert_eq!(edge.wait_log("a cut answer", |line| line["error"] != Value::Null)["error"], "Upstream ReadError");
     // One that only the connection ends is whole.

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::budget::{End, Traffic};
@@ -33,6 +34,8 @@ pub(super) struct Io<'a> {
     left: Bytes,
     respond: SendResponse<Bytes>,
     answer: Option<SendStream<Bytes>>,
+    /// Whether the client asks with HEAD: what is refused may not have a body either (RFC 9113, 8.1).
+    to_head: bool,
     /// Whether the answer is complete.
     ended: bool,
     traffic: &'a Traffic,
@@ -53,9 +56,10 @@ pub(super) async fn answer(
     // It is kept until the answer has ended: a buffer of the lane's would be much for most.
     let (mut input, mut fields) = (Vec::with_capacity(1 << 10), Vec::with_capacity(24));
     let head = head::request(&parts, body.is_end_stream(), limits, &mut input, &mut fields);
+    let to_head = parts.method == Method::HEAD;
     drop(parts);
     traffic.of_use(input.len());
-    let io = Io { request: body, left: Bytes::new(), respond, answer: None, ended: false, traffic };
+    let io = Io { request: body, left: Bytes::new(), respond, answer: None, to_head, ended: false, traffic };
     let mut stream = Stream { io, timer: Timer::default(), beyond: Vec::new(), buffers: &lane.buffers };
     let after = match head {
         Ok(head) => {
@@ -70,7 +74,11 @@ pub(super) async fn answer(
             let _ = timeout(LINGER_TIME, stream.io.drop_request()).await;
         }
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
-        After::Gone if !stream.io.ended => stream.io.respond.send_reset(Reason::INTERNAL_ERROR),
+        After::Gone if !stream.io.ended => {
+            // A reset takes what waits to be sent with it: the connection is let send that first.
+            yield_now().await;
+            stream.io.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
         _ => {}
     }
     match reset {
@@ -128,7 +136,10 @@ impl<'a> Downstream for Stream<'a> {
         Answer::new(status, self.buffers.take())
     }
 
-    fn begin(&mut self, head: Answer, last: bool) -> io::Result<Vec<u8>> {
+    fn begin(&mut self, mut head: Answer, last: bool) -> io::Result<Vec<u8>> {
+        if self.io.to_head {
+            head.body.clear();
+        }
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.fields;

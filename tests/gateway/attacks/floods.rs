@@ -286,8 +286,11 @@ fn answers_that_nobody_opens_a_window_for() {
         client.wait("its end", |frame| frame.kind == RESET);
     }
     wait_until(SOON, "servers are left alone", || (hole.ended() == STREAMS).then_some(()));
-    let late = gateway.edge.log_lines().iter().filter(|line| line["error"] == "Downstream WriteTimedout").count();
-    assert_eq!(late as u64, STREAMS);
+    wait_until(SOON, "each is logged", || {
+        let lines = gateway.edge.log_lines();
+        let late = lines.iter().filter(|line| line["error"] == "Downstream WriteTimedout").count();
+        (late as u64 == STREAMS).then_some(())
+    });
     let grown = gateway.memory().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB");
 }
@@ -360,7 +363,7 @@ fn heads_that_never_end() {
         std::thread::sleep(Duration::from_millis(100));
         assert!(Instant::now() < deadline);
     }
-    assert_eq!(drip.end(), Some(0));
+    assert!([None, Some(0)].contains(&drip.end()));
     let mut half = Client::connect_tls(gateway.edge.https, "example.com", &gateway.config);
     half.send(b"PRI * HTTP/2.0\r\n");
     assert!(half.rest().len() < 100);
