@@ -1,11 +1,13 @@
 //! HTTP/2 from clients, as messages: bodies, trailers, interim answers, and ends of all kinds.
 
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::client::tls_config;
 use super::frames::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, RESET, SETTINGS, WINDOW_UPDATE, block};
@@ -189,7 +191,7 @@ fn a_client_that_cancels_ends_its_request() {
 #[test]
 fn a_client_that_cancels_while_its_server_takes_nothing() {
     // Accepted by the kernel, and never read from.
-    let listener = std::net::TcpListener::bind(("127.0.0.1", crate::support::free_port())).expect("a free port");
+    let listener = TcpListener::bind(("127.0.0.1", crate::support::free_port())).expect("a free port");
     let (mut edge, config) =
         before(&listener.local_addr().expect("bound").to_string(), "timeouts.request_body = \"60s\"\n");
     let mut client = connect(&edge, &config);
@@ -214,6 +216,31 @@ fn a_client_that_cancels_while_its_server_takes_nothing() {
     assert!(sent < 32 << 20, "it is held back");
     client.send(RESET, 0, stream, &CANCEL);
     assert_eq!(edge.wait_log("it is logged", |line| line["path"] == "/stuck")["status"], 499);
+}
+
+#[test]
+fn a_client_that_cancels_while_its_server_is_connected_to() {
+    // A server whose queue of connections is full: the next one waits for an answer from nobody.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], crate::support::free_port()));
+    socket.bind(&any.into()).and_then(|()| socket.listen(0)).expect("a free port");
+    let server = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("bound");
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&server, Duration::from_millis(300)) {
+        queued.push(stream);
+    }
+    let (servers, upstream) = ([server.to_string()], "timeouts.connect = \"60s\"");
+    let ca = Ca::new();
+    let home = tls_home(&ca, &["example.com"]);
+    let mut edge = Simple { servers: &servers, upstream, rest: TLS, ..Simple::default() }.start_in(&home);
+    let mut client = connect(&edge, &tls_config(&ca, &["h2"]));
+    let stream = client.get("/connecting");
+    let in_flight = |edge: &Edge| edge.status()["routes"][0]["backends"][0]["in_flight"].clone();
+    wait_until(SOON, "it is in flight", || (in_flight(&edge) == 1).then_some(()));
+    client.send(RESET, 0, stream, &CANCEL);
+    let line = edge.wait_log("it is logged", |line| line["path"] == "/connecting");
+    assert_eq!((&line["status"], &line["error"]), (&499.into(), &"Downstream ConnectionClosed".into()));
+    assert_eq!(in_flight(&edge), 0);
 }
 
 #[test]

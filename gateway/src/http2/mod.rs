@@ -11,6 +11,7 @@ mod head;
 mod stream;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub(crate) async fn serve(lane: &Lane, io: ClientStream, connection: &Connection
     let mut draining = pin!(async move {
         let _ = draining.wait_for(|draining| *draining).await;
     });
-    let mut driver = Driver::new(http2, lane, &traffic);
+    let mut driver = Driver::new(http2, lane, connection.peer, &traffic);
     let mut streams = FuturesUnordered::new();
     poll_fn(|cx| {
         if driver.ending.is_none() && draining.as_mut().poll(cx).is_ready() {
@@ -114,6 +115,7 @@ fn header_list(limits: &ListenerLimits) -> u32 {
 struct Driver<'a, T> {
     http2: server::Connection<T, Bytes>,
     lane: &'a Lane,
+    peer: SocketAddr,
     traffic: &'a Traffic,
     budget: Budget,
     timer: Timer,
@@ -134,9 +136,9 @@ struct Quiet {
 }
 
 impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
-    fn new(http2: server::Connection<T, Bytes>, lane: &'a Lane, traffic: &'a Traffic) -> Self {
+    fn new(http2: server::Connection<T, Bytes>, lane: &'a Lane, peer: SocketAddr, traffic: &'a Traffic) -> Self {
         let (budget, timer) = (Budget::new(Instant::now()), Timer::default());
-        Self { http2, lane, traffic, budget, timer, quiet: None, ending: None, expelled: false }
+        Self { http2, lane, peer, traffic, budget, timer, quiet: None, ending: None, expelled: false }
     }
 
     /// Sends and receives. The next request; none, when the connection has ended.
@@ -175,6 +177,7 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
             (false, false) => return false,
         };
         self.lane.count_refused(reason);
+        tracing::debug!(peer = %self.peer, reason, "a client of HTTP/2 is sent away");
         (self.expelled, self.ending) = (true, Some(Instant::now()));
         self.http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         true

@@ -66,6 +66,7 @@ impl Attacked {
             (self.edge.metric("keygate_connections", &[("listener", "https")]) == Some(0.0)).then_some(())
         });
         assert_eq!(self.edge.status()["routes"][0]["backends"][0]["in_flight"], 0);
+        assert!(!self.edge.keygate.stderr().contains("panicked"), "{}", self.edge.keygate.logs());
         self.serves();
     }
 
@@ -240,6 +241,27 @@ fn pings_whose_answers_nobody_reads() {
     let grown = gateway.memory().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB");
     gateway.is_over();
+}
+
+#[test]
+fn connections_that_wait_cost_little() {
+    let origin = Origin::start("blue");
+    let gateway = attacked(&origin.server(), "");
+    let ask = |client: &mut Http2| {
+        let stream = client.get("/");
+        assert_eq!(client.answer(stream).0.status(), 200);
+    };
+    let connect = || {
+        let mut client = gateway.connect(&[]);
+        ask(&mut client);
+        client
+    };
+    let mut first: Vec<Http2> = (0..20).map(|_| connect()).collect();
+    let before = gateway.memory();
+    let others: Vec<Http2> = (0..100).map(|_| connect()).collect();
+    let each = gateway.memory().saturating_sub(before) / others.len() as u64;
+    assert!(each < 100, "{each} KiB");
+    first.iter_mut().for_each(ask);
 }
 
 #[test]
