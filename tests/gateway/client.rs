@@ -69,6 +69,12 @@ impl Client<TlsStream> {
         Self::new(StreamOwned::new(session, stream))
     }
 
+    /// How long a read waits from here on.
+    #[track_caller]
+    pub fn set_read_timeout(&self, wait: std::time::Duration) {
+        self.stream.get_ref().sock.set_read_timeout(Some(wait)).expect("a timeout");
+    }
+
     pub fn session(&self) -> &ClientConnection {
         &self.stream.get_ref().conn
     }

@@ -6,6 +6,7 @@
 mod certs;
 mod chain;
 mod curl;
+mod hole;
 mod keygate;
 mod kms;
 mod origin;
@@ -24,6 +25,7 @@ pub use chain::{
     Chain, Identity, sign_with_eth_account, sign_with_ethers, verify_with_eth_account, verify_with_ethers,
 };
 pub use curl::{CurlFailure, Response, curl, openssl, try_curl};
+pub use hole::Hole;
 pub use keygate::{Home, Keygate, SECRET_ACCESS_KEY};
 pub use kms::{Kms, KmsKey};
 pub use origin::{Origin, OriginProcess};

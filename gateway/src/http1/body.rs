@@ -34,7 +34,7 @@ enum State {
 }
 
 /// Bytes of trailers that are accepted; they are forwarded as they come.
-const MAX_TRAILERS: usize = 8 << 10;
+pub(crate) const MAX_TRAILERS: usize = 8 << 10;
 
 impl Body {
     /// A body framed like this.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::budget::Traffic;
 use crate::lane::Buffers;
 use crate::listen::ClientStream;
 
@@ -16,20 +17,24 @@ const MOST: usize = 32 << 10;
 pub(super) struct Batch<'a> {
     io: ClientStream,
     buffers: &'a Buffers,
+    traffic: &'a Traffic,
     out: Vec<u8>,
     at: usize,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(io: ClientStream, buffers: &'a Buffers) -> Self {
-        Self { io, buffers, out: Vec::new(), at: 0 }
+    pub(super) fn new(io: ClientStream, buffers: &'a Buffers, traffic: &'a Traffic) -> Self {
+        Self { io, buffers, traffic, out: Vec::new(), at: 0 }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.at < self.out.len() {
             match ready!(Pin::new(&mut self.io).poll_write(cx, &self.out[self.at..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.at += n,
+                n => {
+                    self.at += n;
+                    self.traffic.wrote(n);
+                }
             }
         }
         self.at = 0;
@@ -40,7 +45,10 @@ impl<'a> Batch<'a> {
 
 impl AsyncRead for Batch<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.traffic.came(buf.filled().len() - before);
+        read
     }
 }
 

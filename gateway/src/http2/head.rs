@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::http1::body::check_trailer;
+use crate::http1::body::{MAX_TRAILERS, check_trailer};
 use crate::http1::fields::Field;
 use crate::http1::head::{self, Head, Limits, Refusal};
 use crate::lane::AnswerHead;
@@ -78,11 +78,14 @@ fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
 /// A request's trailers, as header lines.
 ///
 /// # Errors
-/// [`Refusal::Trailer`] for one that may not be a trailer.
+/// [`Refusal::Trailer`] for one that may not be a trailer, and for too many: h2 drops what is beyond its bound.
 pub(super) fn request_trailers(trailers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
     let mut out = Vec::new();
     for (name, value) in trailers {
         let start = out.len();
+        if start + name.as_str().len() + value.len() > MAX_TRAILERS {
+            return Err(Refusal::Trailer);
+        }
         line(&mut out, &[name.as_str().as_bytes(), b": ", value.as_bytes()]);
         check_trailer(&out[start..out.len() - 2])?;
     }

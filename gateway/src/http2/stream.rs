@@ -1,15 +1,18 @@
 //! A stream of HTTP/2: one request and its answer.
 
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
+use super::budget::{End, Traffic};
 use super::head::{self, Answer};
 use crate::http1::head::Limits;
 use crate::lane::{After, Asked, Buffers, Downstream, Lane, Sink, Source, Stop, Timer, refuse, run};
@@ -17,7 +20,7 @@ use crate::listen::{Connection, LINGER_BYTES, LINGER_TIME};
 
 /// A stream, as the lane sees it.
 pub(super) struct Stream<'a> {
-    io: Io,
+    io: Io<'a>,
     timer: Timer,
     /// HTTP/2 knows where a request ends: this stays empty.
     beyond: Vec<u8>,
@@ -25,14 +28,17 @@ pub(super) struct Stream<'a> {
 }
 
 /// The bodies of a stream.
-pub(super) struct Io {
+pub(super) struct Io<'a> {
     request: RecvStream,
     /// What came of the request's body and has not been taken.
     left: Bytes,
     respond: SendResponse<Bytes>,
     answer: Option<SendStream<Bytes>>,
+    /// Whether the client asks with HEAD: what is refused may not have a body either (RFC 9113, 8.1).
+    to_head: bool,
     /// Whether the answer is complete.
     ended: bool,
+    traffic: &'a Traffic,
 }
 
 /// Answers a request.
@@ -42,37 +48,47 @@ pub(super) async fn answer(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     drain: &watch::Receiver<bool>,
-) {
+    traffic: &Traffic,
+) -> End {
+    let began = Instant::now();
     let (parts, body) = request.into_parts();
     let limits = Limits::of(&lane.listener(connection).limits);
-    let (mut input, mut fields) = (lane.buffers.take(), Vec::with_capacity(24));
+    // It is kept until the answer has ended: a buffer of the lane's would be much for most.
+    let (mut input, mut fields) = (Vec::with_capacity(1 << 10), Vec::with_capacity(24));
     let head = head::request(&parts, body.is_end_stream(), limits, &mut input, &mut fields);
+    let to_head = parts.method == Method::HEAD;
     drop(parts);
-    let io = Io { request: body, left: Bytes::new(), respond, answer: None, ended: false };
+    traffic.of_use(input.len());
+    let io = Io { request: body, left: Bytes::new(), respond, answer: None, to_head, ended: false, traffic };
     let mut stream = Stream { io, timer: Timer::default(), beyond: Vec::new(), buffers: &lane.buffers };
     let after = match head {
         Ok(head) => {
             let mut asked = Asked { head, input, fields };
-            let after = run(lane, &mut stream, connection, &mut asked, drain).await;
-            lane.buffers.put(asked.input);
-            after
+            run(lane, &mut stream, connection, &mut asked, drain).await
         }
-        Err(refusal) => {
-            lane.buffers.put(input);
-            refuse(lane, &mut stream, connection, refusal).await
-        }
+        Err(refusal) => refuse(lane, &mut stream, connection, refusal).await,
     };
+    let reset = !stream.io.ended && poll_fn(|cx| Poll::Ready(stream.poll_gone(cx).is_err())).await;
     match after {
         After::Close { unread: true } => {
             let _ = timeout(LINGER_TIME, stream.io.drop_request()).await;
         }
         // Once the answer has begun, all that is left is to cut it short, so that the client sees that it is.
-        After::Gone | After::Cut if !stream.io.ended => stream.io.respond.send_reset(Reason::INTERNAL_ERROR),
+        After::Gone | After::Cut if !stream.io.ended => {
+            // A reset takes what waits to be sent with it: the connection is let send that first.
+            yield_now().await;
+            stream.io.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
         _ => {}
+    }
+    match reset {
+        true => End::Reset(began.elapsed()),
+        false if stream.io.ended => End::Answered,
+        false => End::Cut,
     }
 }
 
-impl Io {
+impl Io<'_> {
     /// Takes what is left of a request's body, up to a bound. The stream is reset when it has not ended by then (RFC 9113,
     /// 8.1), and clients such as curl 7.88 drop the answer that they have with it.
     async fn drop_request(&mut self) {
@@ -81,17 +97,18 @@ impl Io {
             && left > 0
         {
             left = left.saturating_sub(bytes.len());
+            self.traffic.of_use(bytes.len());
             let _ = self.request.flow_control().release_capacity(bytes.len());
         }
     }
 }
 
-impl Downstream for Stream<'_> {
-    type Io = Io;
+impl<'a> Downstream for Stream<'a> {
+    type Io = Io<'a>;
     type Head = Answer;
     const HTTP2: bool = true;
 
-    fn io(&mut self) -> (&mut Io, &mut Vec<u8>) {
+    fn io(&mut self) -> (&mut Io<'a>, &mut Vec<u8>) {
         (&mut self.io, &mut self.beyond)
     }
 
@@ -119,7 +136,10 @@ impl Downstream for Stream<'_> {
         Answer::new(status, self.buffers.take())
     }
 
-    fn begin(&mut self, head: Answer, last: bool) -> io::Result<Vec<u8>> {
+    fn begin(&mut self, mut head: Answer, last: bool) -> io::Result<Vec<u8>> {
+        if self.io.to_head {
+            head.body.clear();
+        }
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.fields;
@@ -137,7 +157,7 @@ impl Downstream for Stream<'_> {
     }
 }
 
-impl Source for Io {
+impl Source for Io<'_> {
     fn poll_fill(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let before = into.len();
         let done = loop {
@@ -146,6 +166,7 @@ impl Source for Io {
                     Poll::Ready(Some(Ok(bytes))) => {
                         // What is not taken from here holds the client back: it is one frame at most.
                         let _ = self.request.flow_control().release_capacity(bytes.len());
+                        self.traffic.of_use(bytes.len());
                         self.left = bytes;
                         continue;
                     }
@@ -154,7 +175,8 @@ impl Source for Io {
                     Poll::Pending => break Poll::Pending,
                 }
             }
-            let room = into.capacity() - into.len();
+            // A chunk's end has to follow, and not to make the buffer grow.
+            let room = (into.capacity() - into.len()).saturating_sub(2);
             if room == 0 {
                 break Poll::Pending;
             }
@@ -176,7 +198,7 @@ impl Source for Io {
     }
 }
 
-impl Sink for Io {
+impl Sink for Io<'_> {
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<io::Result<usize>> {
         let Some(answer) = self.answer.as_mut().filter(|_| !self.ended) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -191,6 +213,7 @@ impl Sink for Io {
         let step = bytes.len().min(answer.capacity());
         self.ended = last && step == bytes.len();
         answer.send_data(Bytes::copy_from_slice(&bytes[..step]), self.ended).map_err(broken)?;
+        self.traffic.of_use(step);
         Poll::Ready(Ok(step))
     }
 

@@ -127,9 +127,14 @@ impl<D: Downstream> Attempt<'_, '_, D> {
 
     /// Moves what can be moved, until more of the answer has come.
     fn poll(&mut self, cx: &mut Context<'_>, came: &mut Vec<u8>) -> Poll<Result<(), Failure>> {
+        let gone = |_| Failure::Gone("ConnectionClosed");
+        // A stream that is reset is not read from to know, and may be so before anything was sent.
+        if D::HTTP2 {
+            self.client.poll_gone(cx).map_err(gone)?;
+        }
         self.poll_send(cx)?;
-        if (self.upload.has_ended() || !self.open) && self.client.poll_gone(cx).is_err() {
-            return Poll::Ready(Err(Failure::Gone("ConnectionClosed")));
+        if !D::HTTP2 && (self.upload.has_ended() || !self.open) {
+            self.client.poll_gone(cx).map_err(gone)?;
         }
         if came.len() == came.capacity() {
             came.reserve(came.len());

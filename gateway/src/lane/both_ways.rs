@@ -41,7 +41,8 @@ impl<D: Downstream> Relay<'_, '_, D> {
                 self.open = false;
             }
         }
-        if (!self.open || self.upload.is_done()) && self.client.poll_gone(cx).is_err() {
+        // A stream that is reset is not read from to know: a server may take nothing more of its request.
+        if (D::HTTP2 || !self.open || self.upload.is_done()) && self.client.poll_gone(cx).is_err() {
             return Poll::Ready(Err("Downstream ConnectionClosed"));
         }
         // A server may wait for the request; a client that takes nothing cannot make up for it by sending.

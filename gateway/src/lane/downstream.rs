@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -69,6 +70,23 @@ pub(super) async fn send<D: Downstream>(client: &mut D, head: D::Head, wait: Dur
     let written = write(client, &out, wait, last).await;
     client.spare(out);
     written
+}
+
+/// Waits for what is not the client's doing, while the client is there. `whole`: its request has been read.
+pub(super) async fn unless_gone<D: Downstream, T>(
+    client: &mut D,
+    whole: bool,
+    what: impl Future<Output = T>,
+) -> io::Result<T> {
+    let mut what = pin!(what);
+    poll_fn(|cx| {
+        // A connection of HTTP/1 is read from to know, which is not done in the middle of a body.
+        if D::HTTP2 || whole {
+            client.poll_gone(cx)?;
+        }
+        what.as_mut().poll(cx).map(Ok)
+    })
+    .await
 }
 
 async fn write<D: Downstream>(client: &mut D, bytes: &[u8], wait: Duration, last: bool) -> io::Result<()> {

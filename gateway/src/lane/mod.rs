@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Live, Snapshot};
 use crate::upstream::http2::Http2Pool;
-use downstream::send;
 pub(crate) use downstream::{Asked, Downstream};
+use downstream::{send, unless_gone};
 pub(crate) use exchange::{After, run};
 use pool::Pool;
 pub(crate) use refuse::refuse;
@@ -103,6 +103,11 @@ impl Lane {
             *ours = Arc::new(Ours(live.clone()));
         }
         ours.clone()
+    }
+
+    /// Counts what is refused before it is anybody's request.
+    pub(crate) fn count_refused(&self, reason: &str) {
+        self.live.metrics.refused.with_label_values(&[reason]).inc();
     }
 
     /// The policy of a connection's listener, as it is now.

@@ -19,7 +19,7 @@ pub(crate) async fn refuse<D: Downstream>(
 ) -> After {
     let listener = lane.listener(connection);
     let (status, reason) = (refusal.status(), refusal.reason());
-    lane.live.metrics.refused.with_label_values(&[reason]).inc();
+    lane.count_refused(reason);
     let request_id = &*fresh_request_id();
     let detail = refusal.to_string();
     let problem = Problem::new(status, "malformed-request", &detail, Some(request_id));

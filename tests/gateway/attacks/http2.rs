@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::client::{Client, tls_config};
-use super::frames::{Outcome, ask};
+use super::super::frames::{Outcome, ask};
 use super::{LIMITS, arrived, bytes};
 use crate::gateway::{Simple, TLS, tls_home};
 use crate::support::{Ca, RawOrigin, Step};
@@ -184,8 +184,8 @@ fn http2() {
     for (fields, body, verdict) in ROWS {
         let coded: Vec<_> = fields.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
         let row = format!("{fields:?} {body:?}");
-        let mut client = Client::connect_tls(edge.https, "example.com", &config);
-        let outcome = ask(&mut client, &coded, &bytes(body));
+        let client = Client::connect_tls(edge.https, "example.com", &config);
+        let outcome = ask(client, &coded, &bytes(body));
         let arrives = match verdict {
             Served(request) => vec![(*request).to_owned()],
             _ => Vec::new(),

@@ -2,7 +2,7 @@
 //! arrives.
 
 mod chunks;
-mod frames;
+mod floods;
 mod framing;
 mod http2;
 mod lines;

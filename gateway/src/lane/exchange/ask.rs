@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use super::Exchange;
 use crate::http1::fields::Name;
 use crate::http1::response::Malformed;
-use crate::lane::Downstream;
 use crate::lane::attempt::{Answered, Attempt, Bounds, Failure};
 use crate::lane::connect::{NoConnection, kind_of};
 use crate::lane::relay::Pump;
 use crate::lane::server::Server;
 use crate::lane::write;
+use crate::lane::{Downstream, unless_gone};
 use crate::policy::decide::{Answer, exhausted, request_timeout, upstream_timeout, upstream_unavailable};
 use crate::upstream::Upstream;
 use crate::upstream::tls::refuses_us;
@@ -56,13 +56,14 @@ impl Exchange<'_> {
             let reused = pooled.is_some();
             let mut server = match pooled {
                 Some(server) => server,
-                None => match self.connect(&upstream, place, address).await {
-                    Ok((server, address)) => {
+                None => match unless_gone(client, whole, self.connect(&upstream, place, address)).await {
+                    Err(_) => return Err(self.no_answer(&upstream, Failure::Gone("ConnectionClosed"))),
+                    Ok(Ok((server, address))) => {
                         self.told.server = Some(address);
                         server
                     }
-                    Err(error) if !error.is_theirs() => return Err(NoAnswer::Instead(exhausted())),
-                    Err(error) => {
+                    Ok(Err(error)) if !error.is_theirs() => return Err(NoAnswer::Instead(exhausted())),
+                    Ok(Err(error)) => {
                         tried.push(place);
                         if upstream.pick(&tried).is_none() {
                             return Err(self.failed(&upstream, error.is_late()));
