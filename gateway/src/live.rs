@@ -14,6 +14,7 @@ use keygate_config::{HostPattern, ListenerLimits, ListenerTimeouts, Loaded, Path
 use rustls::ServerConfig;
 
 pub(crate) use self::carried::Carried;
+use crate::http1::head::Limits;
 use crate::listen::Connection;
 use crate::listen::tls::Certificates;
 use crate::policy::headers::HeaderPolicy;
@@ -124,6 +125,17 @@ pub struct ListenerPolicy {
     pub tls: Option<Arc<ServerConfig>>,
     /// The certificates of that TLS.
     pub certificates: Option<Arc<Certificates>>,
+}
+
+impl ListenerPolicy {
+    /// What a request's head may be.
+    #[must_use]
+    pub fn head_limits(&self) -> Limits {
+        Limits {
+            size: usize::try_from(self.limits.head_size.0).unwrap_or(usize::MAX),
+            headers: usize::from(self.limits.header_count),
+        }
+    }
 }
 
 /// A route, as requests see it.

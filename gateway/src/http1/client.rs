@@ -25,7 +25,7 @@ pub(crate) async fn serve(lane: &Lane, io: ClientStream, connection: &Connection
     let mut client = Client::new(io, drain.clone(), &lane.buffers);
     loop {
         let listener = lane.listener(connection);
-        let (limits, timeouts) = (Limits::of(&listener.limits), listener.timeouts);
+        let (limits, timeouts) = (listener.head_limits(), listener.timeouts);
         drop(listener);
         match client.next_head(limits, timeouts.idle.0, timeouts.request_head.0).await {
             Ok(head) => {

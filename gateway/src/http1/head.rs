@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use keygate_config::ListenerLimits;
-
 use super::fields::{Field, Lines, Name, NoLine, is_token};
 
 /// Bytes of a method, at most.
@@ -50,17 +48,6 @@ pub struct Limits {
     pub size: usize,
     /// Header lines.
     pub headers: usize,
-}
-
-impl Limits {
-    /// What a listener says.
-    #[must_use]
-    pub fn of(listener: &ListenerLimits) -> Self {
-        Self {
-            size: usize::try_from(listener.head_size.0).unwrap_or(usize::MAX),
-            headers: usize::from(listener.header_count),
-        }
-    }
 }
 
 /// Why a request is refused before it is anybody's request.

@@ -14,7 +14,6 @@ use tokio::time::{Instant, timeout};
 
 use super::budget::{End, Traffic};
 use super::head::{self, Answer};
-use crate::http1::head::Limits;
 use crate::lane::{After, Asked, Buffers, Downstream, Lane, Sink, Source, Stop, Timer, refuse, run};
 use crate::listen::{Connection, LINGER_BYTES, LINGER_TIME};
 
@@ -52,7 +51,7 @@ pub(super) async fn answer(
 ) -> End {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
-    let limits = Limits::of(&lane.listener(connection).limits);
+    let limits = lane.listener(connection).head_limits();
     // It is kept until the answer has ended: a buffer of the lane's would be much for most.
     let (mut input, mut fields) = (Vec::with_capacity(1 << 10), Vec::with_capacity(24));
     let head = head::request(&parts, body.is_end_stream(), limits, &mut input, &mut fields);
