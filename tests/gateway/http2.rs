@@ -168,7 +168,9 @@ fn answers_that_are_cut_short_have_no_end() {
 #[test]
 fn a_client_that_cancels_ends_its_request() {
     let (silent, endless) = (Hole::silent(), Hole::endless("HTTP/1.1 200 OK\r\n\r\n"));
-    for (hole, method, status) in [(&silent, "GET", 499), (&silent, "POST", 499), (&endless, "GET", 200)] {
+    let begins = Hole::begins("HTTP/1.1 200 OK\r\n\r\nfirst");
+    let rows = [(&silent, "GET", 499), (&silent, "POST", 499), (&endless, "GET", 200), (&begins, "GET", 200)];
+    for (hole, method, status) in rows {
         let (mut edge, config) = before(&hole.server(), "");
         let ended = hole.ended();
         let mut client = connect(&edge, &config);
@@ -223,6 +225,7 @@ fn a_client_that_cancels_while_its_server_is_connected_to() {
     // A server whose queue of connections is full: the next one waits for an answer from nobody.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], crate::support::free_port()));
+    socket.set_reuse_address(true).expect("a socket");
     socket.bind(&any.into()).and_then(|()| socket.listen(0)).expect("a free port");
     let server = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("bound");
     let mut queued = Vec::new();
