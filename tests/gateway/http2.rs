@@ -97,6 +97,35 @@ fn trailers_of_answers() {
     let answer = node(&edge, "return ask({ ':path': '/', te: 'trailers' });");
     assert_eq!((&answer["status"], &answer["last"], &answer["ended"]), (&200.into(), &"hello".into(), &true.into()));
     assert_eq!(answer["trailers"], serde_json::json!({ "grpc-status": "0", "x-sum": "a b" }));
+    // What may not be a trailer ends the answer short.
+    let raw = RawOrigin::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 5\r\n\r\n",
+    );
+    let (edge, config) = before(&raw.server(), "");
+    let mut client = connect(&edge, &config);
+    let stream = client.get("/");
+    let (head, _, last) = client.answer(stream);
+    assert!(last.kind == RESET || head.status() == 502, "{head:?} {last:?}");
+}
+
+#[test]
+fn an_early_answer_of_a_server_arrives_while_the_client_sends() {
+    let raw = RawOrigin::start(vec![
+        Step::ReadUntil(b"first"),
+        Step::Send(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno".into()),
+        Step::ReadToEnd,
+    ]);
+    let (mut edge, config) = before(&raw.server(), "");
+    let mut client = connect(&edge, &config);
+    let stream = client.request("POST", "/", &[], false);
+    client.send(DATA, 0, stream, b"first");
+    let (head, body, last) = client.answer(stream);
+    assert_eq!((head.status(), body.as_slice(), last.ends()), (403, b"no".as_slice(), true));
+    // It may go on for a while, and is then told that nobody reads it (RFC 9113, 8.1).
+    client.send(DATA, 0, stream, b"more");
+    let told = client.wait("an end of sending", |frame| (frame.kind, frame.stream) == (RESET, stream));
+    assert_eq!(told.reason(), 0);
+    assert_eq!(edge.wait_log("it is logged", |line| line["status"] == 403)["error"], Value::Null);
 }
 
 #[test]
