@@ -97,6 +97,35 @@ fn trailers_of_answers() {
     let answer = node(&edge, "return ask({ ':path': '/', te: 'trailers' });");
     assert_eq!((&answer["status"], &answer["last"], &answer["ended"]), (&200.into(), &"hello".into(), &true.into()));
     assert_eq!(answer["trailers"], serde_json::json!({ "grpc-status": "0", "x-sum": "a b" }));
+    // What may not be a trailer ends the answer short.
+    let raw = RawOrigin::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nContent-Length: 5\r\n\r\n",
+    );
+    let (edge, config) = before(&raw.server(), "");
+    let mut client = connect(&edge, &config);
+    let stream = client.get("/");
+    let (head, _, last) = client.answer(stream);
+    assert!(last.kind == RESET || head.status() == 502, "{head:?} {last:?}");
+}
+
+#[test]
+fn an_early_answer_of_a_server_arrives_while_the_client_sends() {
+    let raw = RawOrigin::start(vec![
+        Step::ReadUntil(b"first"),
+        Step::Send(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno".into()),
+        Step::ReadToEnd,
+    ]);
+    let (mut edge, config) = before(&raw.server(), "");
+    let mut client = connect(&edge, &config);
+    let stream = client.request("POST", "/", &[], false);
+    client.send(DATA, 0, stream, b"first");
+    let (head, body, last) = client.answer(stream);
+    assert_eq!((head.status(), body.as_slice(), last.ends()), (403, b"no".as_slice(), true));
+    // It may go on for a while, and is then told that nobody reads it (RFC 9113, 8.1).
+    client.send(DATA, 0, stream, b"more");
+    let told = client.wait("an end of sending", |frame| (frame.kind, frame.stream) == (RESET, stream));
+    assert_eq!(told.reason(), 0);
+    assert_eq!(edge.wait_log("it is logged", |line| line["status"] == 403)["error"], Value::Null);
 }
 
 #[test]
@@ -168,7 +197,9 @@ fn answers_that_are_cut_short_have_no_end() {
 #[test]
 fn a_client_that_cancels_ends_its_request() {
     let (silent, endless) = (Hole::silent(), Hole::endless("HTTP/1.1 200 OK\r\n\r\n"));
-    for (hole, method, status) in [(&silent, "GET", 499), (&silent, "POST", 499), (&endless, "GET", 200)] {
+    let begins = Hole::begins("HTTP/1.1 200 OK\r\n\r\nfirst");
+    let rows = [(&silent, "GET", 499), (&silent, "POST", 499), (&endless, "GET", 200), (&begins, "GET", 200)];
+    for (hole, method, status) in rows {
         let (mut edge, config) = before(&hole.server(), "");
         let ended = hole.ended();
         let mut client = connect(&edge, &config);
@@ -223,6 +254,7 @@ fn a_client_that_cancels_while_its_server_is_connected_to() {
     // A server whose queue of connections is full: the next one waits for an answer from nobody.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], crate::support::free_port()));
+    socket.set_reuse_address(true).expect("a socket");
     socket.bind(&any.into()).and_then(|()| socket.listen(0)).expect("a free port");
     let server = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("bound");
     let mut queued = Vec::new();

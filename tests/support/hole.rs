@@ -19,15 +19,20 @@ struct Counts {
 impl Hole {
     /// Reads, and says nothing.
     pub fn silent() -> Self {
-        Self::start(None)
+        Self::start("", false)
+    }
+
+    /// Answers the first head with this, and no more.
+    pub fn begins(answer: &'static str) -> Self {
+        Self::start(answer, false)
     }
 
     /// Answers the first head with this, and a body for as long as it is taken.
     pub fn endless(head: &'static str) -> Self {
-        Self::start(Some(head))
+        Self::start(head, true)
     }
 
-    fn start(head: Option<&'static str>) -> Self {
+    fn start(head: &'static str, endless: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", super::free_port())).expect("a free port");
         let (addr, counts) = (listener.local_addr().expect("bound"), Arc::new(Counts::default()));
         let own = Arc::clone(&counts);
@@ -37,7 +42,7 @@ impl Hole {
                 let own = Arc::clone(&own);
                 own.opened.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    play(stream, head, &own.sent);
+                    play(stream, head, endless, &own.sent);
                     own.ended.fetch_add(1, Ordering::SeqCst);
                 });
             }
@@ -65,13 +70,13 @@ impl Hole {
     }
 }
 
-fn play(mut stream: TcpStream, head: Option<&str>, sent: &AtomicU64) {
+fn play(mut stream: TcpStream, head: &str, endless: bool, sent: &AtomicU64) {
     let mut buffer = [0; 16 << 10];
-    let Some(head) = head else {
-        while stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
-        return;
-    };
     if !stream.read(&mut buffer).is_ok_and(|n| n > 0) || stream.write_all(head.as_bytes()).is_err() {
+        return;
+    }
+    if !endless {
+        while stream.read(&mut buffer).is_ok_and(|n| n > 0) {}
         return;
     }
     while let Ok(n @ 1..) = stream.write(&buffer) {

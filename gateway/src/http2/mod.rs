@@ -41,8 +41,9 @@ const HEADER_LIST: u32 = 64 << 10;
 const PER_FIELD: u64 = 32;
 /// What a client may send of one request's body before it is taken, in bytes.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// What a client may send in all before it is taken, in bytes.
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What a client may send in all before it is taken, in bytes: bodies that servers leave lying must not hold up those of
+/// others, who share a connection where a proxy is in front.
+const CONNECTION_WINDOW: u32 = 4 << 20;
 /// What waits to be sent of one answer, in bytes: a client that takes nothing can make all of its streams wait.
 const SEND_BUFFER: usize = 64 << 10;
 /// A client that has been asked to leave may not have seen it before it asks again: that is believed for so long.

@@ -177,7 +177,8 @@ fn a_header_list_beyond_the_bound_is_431() {
         client.send(CONTINUATION, flags, stream, &literal(b"x", &[b'x'; 16_000]));
     }
     let (head, _, _) = client.answer(stream);
-    assert_eq!(head.status(), 431);
+    assert_eq!((head.status(), head.ends()), (431, true));
+    assert_eq!(gateway.edge.metric("keygate_refused_total", &[]), None, "it never was a request");
     // The others of its streams go on.
     let stream = client.get("/ok");
     assert_eq!(client.answer(stream).0.status(), 200);
