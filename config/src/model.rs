@@ -328,6 +328,8 @@ pub struct ListenerLimits {
     pub body_min_rate: ByteRate,
     /// Connections at a time; more wait in the kernel's queue.
     pub connections: u32,
+    /// Requests by one connection, which then ends, so that clients spread anew; left out, there is no bound.
+    pub connection_requests: Option<u32>,
 }
 
 impl Default for ListenerLimits {
@@ -338,6 +340,7 @@ impl Default for ListenerLimits {
             body_size: Size(1 << 20),
             body_min_rate: ByteRate(256),
             connections: 16_384,
+            connection_requests: None,
         }
     }
 }

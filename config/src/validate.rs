@@ -138,6 +138,12 @@ fn listeners(config: &Config, found: &mut Vec<Diagnostic>) {
                 Diagnostic::error(format!("listener {name:?}: header_count must be from 1 to 200")).at(&listener.span),
             );
         }
+        if listener.limits.connection_requests == Some(0) {
+            found.push(
+                Diagnostic::error(format!("listener {name:?}: connection_requests must be at least 1"))
+                    .at(&listener.span),
+            );
+        }
         if listener.limits.connections == 0 {
             found.push(Diagnostic::error(format!("listener {name:?} takes no connection")).at(&listener.span));
         }

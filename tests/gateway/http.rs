@@ -235,3 +235,23 @@ fn cookies_that_come_a_line_each_over_http2_are_one_line() {
         assert_eq!(origin.last().headers_named("cookie"), wanted);
     }
 }
+
+#[test]
+fn a_connection_has_so_many_requests_and_no_more() {
+    let (origin, home) = (Origin::start("blue"), tls_home(&Ca::new(), &["example.com"]));
+    let rest = format!("{TLS}limits.connection_requests = 5\n");
+    let listener = "limits.connection_requests = 3";
+    let edge = Simple { servers: &[origin.server()], listener, rest: &rest, ..Simple::default() }.start_in(&home);
+    let mut client = edge.client();
+    for n in 1..=3 {
+        let reply = client.get("/");
+        assert_eq!((reply.status, reply.header("connection")), (200, (n == 3).then_some("close")), "{n}");
+    }
+    assert!(client.rest().is_empty());
+    // Over HTTP/2 the client is asked to leave, and goes on by another connection.
+    let answers = edge.curl_tls("example.com", "/[1-20]", ["--http2", "-H", "x: y"]);
+    assert_eq!(answers.status, 200);
+    assert_eq!(origin.hits(), 23);
+    let handshakes = edge.metric("keygate_tls_handshakes_total", &[]).expect("a count");
+    assert!((4.0..=20.0).contains(&handshakes), "{handshakes}");
+}

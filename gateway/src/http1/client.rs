@@ -62,8 +62,8 @@ struct Client<'a> {
     timer: Timer,
     /// Since when the client sends no more.
     half_closed: Option<Instant>,
-    /// Whether a request has come by this connection.
-    used: bool,
+    /// Requests that have come by this connection.
+    asked: u32,
     draining: Draining,
     buffers: &'a Buffers,
 }
@@ -109,7 +109,7 @@ impl<'a> Client<'a> {
             fields: Vec::new(),
             timer: Timer::default(),
             half_closed: None,
-            used: false,
+            asked: 0,
             draining: Draining::No(draining),
             buffers,
         }
@@ -134,7 +134,7 @@ impl<'a> Client<'a> {
                     fresh = self.input.len();
                     match head::parse(&self.input, limits, &mut self.fields) {
                         Ok(Some(head)) => {
-                            self.used = true;
+                            self.asked = self.asked.saturating_add(1);
                             return Poll::Ready(Ok(head));
                         }
                         Ok(None) => {}
@@ -149,7 +149,7 @@ impl<'a> Client<'a> {
                             let mut until = begun + idle;
                             if let Some(since) = self.draining.poll(cx) {
                                 // A client that has just connected is about to ask.
-                                until = if self.used { begun } else { since + FIRST_HEAD_IN_DRAIN };
+                                until = if self.asked > 0 { begun } else { since + FIRST_HEAD_IN_DRAIN };
                             }
                             ready!(self.timer.poll(cx, until));
                             return Poll::Ready(Err(NoHead::Closed));
@@ -236,8 +236,8 @@ impl Downstream for Client<'_> {
         self.half_closed
     }
 
-    fn is_wanted(&self, drain: &watch::Receiver<bool>) -> bool {
-        !matches!(self.draining, Draining::Since(_)) && !*drain.borrow()
+    fn is_wanted(&self, drain: &watch::Receiver<bool>, most: Option<u32>) -> bool {
+        !matches!(self.draining, Draining::Since(_)) && !*drain.borrow() && most.is_none_or(|most| self.asked < most)
     }
 
     fn head(&mut self, status: u16, reason: &[u8]) -> Vec<u8> {

@@ -82,6 +82,7 @@ pub(crate) async fn serve(lane: &Lane, io: ClientStream, connection: &Connection
         loop {
             match driver.poll_accept(cx) {
                 Poll::Ready(Some((request, respond))) => {
+                    driver.asked(connection);
                     streams.push(stream::answer(lane, connection, request, respond, &drain, &traffic));
                     continue;
                 }
@@ -126,6 +127,8 @@ struct Driver<'a, T> {
     ending: Option<Instant>,
     /// Whether it was sent away.
     expelled: bool,
+    /// Requests that have come by it.
+    asked: u32,
 }
 
 /// A time without a request.
@@ -140,7 +143,7 @@ struct Quiet {
 impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
     fn new(http2: server::Connection<T, Bytes>, lane: &'a Lane, peer: SocketAddr, traffic: &'a Traffic) -> Self {
         let (budget, timer) = (Budget::new(Instant::now()), Timer::default());
-        Self { http2, lane, peer, traffic, budget, timer, quiet: None, ending: None, expelled: false }
+        Self { http2, lane, peer, traffic, budget, timer, quiet: None, ending: None, expelled: false, asked: 0 }
     }
 
     /// Sends and receives. The next request; none, when the connection has ended.
@@ -161,6 +164,15 @@ impl<'a, T: AsyncRead + AsyncWrite + Unpin> Driver<'a, T> {
                 }
                 None => return Poll::Ready(None),
             }
+        }
+    }
+
+    /// Counts a request. After the last that the connection may have, the client is asked to leave.
+    fn asked(&mut self, connection: &Connection) {
+        self.asked = self.asked.saturating_add(1);
+        let most = self.lane.listener(connection).limits.connection_requests;
+        if self.ending.is_none() && most.is_some_and(|most| self.asked >= most) {
+            self.end();
         }
     }
 

@@ -127,7 +127,8 @@ impl<'a> Downstream for Stream<'a> {
         None
     }
 
-    fn is_wanted(&self, _: &watch::Receiver<bool>) -> bool {
+    /// Its connection sees to that.
+    fn is_wanted(&self, _: &watch::Receiver<bool>, _: Option<u32>) -> bool {
         true
     }
 

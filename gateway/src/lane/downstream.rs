@@ -50,8 +50,8 @@ pub(crate) trait Downstream {
     /// Since when it sends no more, and may be gone.
     fn half_closed(&self) -> Option<Instant>;
 
-    /// Whether another request is wanted by this connection.
-    fn is_wanted(&self, drain: &watch::Receiver<bool>) -> bool;
+    /// Whether another request is wanted by this connection, of which there may be so many.
+    fn is_wanted(&self, drain: &watch::Receiver<bool>, most: Option<u32>) -> bool;
 
     /// Begins to put an answer together.
     fn head(&mut self, status: u16, reason: &[u8]) -> Self::Head;

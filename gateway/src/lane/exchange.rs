@@ -107,7 +107,9 @@ pub(crate) async fn run<D: Downstream>(
         error: None,
     };
     // Who asks for a tunnel may have sent what belongs into it: that is no request of theirs.
-    let keep = keep && &lines.head[head.method.clone()] != b"CONNECT" && client.is_wanted(drain);
+    let keep = keep
+        && &lines.head[head.method.clone()] != b"CONNECT"
+        && client.is_wanted(drain, listener.limits.connection_requests);
     let mut exchange = Exchange {
         lane,
         connection,
