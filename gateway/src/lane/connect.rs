@@ -105,7 +105,7 @@ impl std::fmt::Display for NoConnection {
     }
 }
 
-/// An error's kind, in the words of the other lane.
+/// An error's kind, for the log.
 pub(super) fn kind_of(error: &io::Error) -> &'static str {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof};
     match error.kind() {
