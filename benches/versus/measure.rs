@@ -64,6 +64,7 @@ impl Measuring<'_> {
             }
             Kind::Keys(keys) => self.keys(workload, &mut fleet, keys.min(self.settings.most_keys)),
             Kind::Idle => self.idle(workload, &mut fleet),
+            Kind::Syscalls => self.syscalls(workload, &mut fleet),
             Kind::Reload(_) => self.reload(workload, &mut fleet, &edge),
         }
         self.logs(workload, &fleet);
@@ -163,6 +164,28 @@ impl Measuring<'_> {
             let mut run = used.until_now(running, &outcome);
             run.measure = Measure::Idle;
             run.each_idle = Some(run.proportional.saturating_sub(before) as f64 / outcome.answered.max(1) as f64);
+            *sent += outcome.answered;
+            self.add(workload, run);
+        }
+    }
+
+    /// What is asked of the kernel for a request.
+    fn syscalls(&mut self, workload: &Workload, fleet: &mut Fleet) {
+        for (running, sent) in fleet.peers.iter().zip(&mut fleet.sent) {
+            let (target, connections) = workload.target(running);
+            let mut client = Client::connect(target, workload.job(), connections).expect("it listens");
+            *sent += client.run(Pace::Closed, self.settings.warm_up).answered;
+            let used = Used::now(running);
+            let window = self.settings.window;
+            let counted = running.process.count_syscalls(|| client.run(Pace::Closed, window));
+            let Some((calls, outcome)) = counted else {
+                eprintln!("  {}: not counted, for want of strace", running.peer.name());
+                continue;
+            };
+            let mut run = used.until_now(running, &outcome);
+            run.measure = Measure::Syscalls;
+            let each = |(name, calls): (String, u64)| (name, calls as f64 / outcome.answered.max(1) as f64);
+            run.syscalls = calls.into_iter().map(each).collect();
             *sent += outcome.answered;
             self.add(workload, run);
         }

@@ -1,7 +1,9 @@
 //! A proxy as processes: started on one core, and what they use of it and of memory.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -102,6 +104,29 @@ impl Process {
             memory.proportional += kilobytes("Pss:") << 10;
         }
         memory
+    }
+
+    /// Counts the system calls of all its processes while `work` goes on. None when there is no strace.
+    pub fn count_syscalls<T>(&self, work: impl FnOnce() -> T) -> Option<(BTreeMap<String, u64>, T)> {
+        let counts = self.errors.with_file_name("strace.txt");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-c", "-U", "name,calls", "-o"]).arg(&counts);
+        for stat in self.group() {
+            strace.args(["-p", &stat[stat.len() - 1]]);
+        }
+        let mut strace = strace.stderr(Stdio::piped()).spawn().ok()?;
+        // It says so once it is attached.
+        let mut said = String::new();
+        BufReader::new(strace.stderr.take()?).read_line(&mut said).ok()?;
+        let done = work();
+        kill_process(Pid::from_child(&strace), Signal::INT).ok()?;
+        strace.wait().ok()?;
+        let table = fs::read_to_string(&counts).ok()?;
+        let calls = table.lines().filter_map(|line| {
+            let (name, calls) = line.trim().split_once(char::is_whitespace)?;
+            Some((name.to_owned(), calls.trim().parse().ok()?))
+        });
+        Some((calls.filter(|(name, _)| name != "total").collect(), done))
     }
 
     /// The processes of the group: the fields of /proc/PID/stat from the third on, and the PID last.

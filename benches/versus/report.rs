@@ -1,5 +1,6 @@
 //! What was measured, as people read it: a line a window, tables, plots.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -93,6 +94,7 @@ fn tables(results: &Results) -> Vec<(&'static str, String)> {
         ("latency", latency(results)),
         ("cpu-at-rate", table(&is_requests, Measure::FixedRate, cpu, true)),
         ("memory", table(&is_requests, saturated, memory, true)),
+        ("syscalls", syscalls(results)),
         ("idle", table(&|kind| matches!(kind, Kind::Idle), Measure::Idle, |run| run.each_idle.map(|e| e / 1e3), true)),
         ("handshakes", table(&is_handshakes, saturated, cpu, true)),
         ("handshakes-a-second", table(&is_handshakes, saturated, |run| Some(1e6 / run.cpu()), false)),
@@ -196,6 +198,28 @@ fn reload(results: &Results) -> String {
         table += &row(&[name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>());
     }
     table
+}
+
+/// System calls for a request: those that any peer makes for one in a hundred.
+fn syscalls(results: &Results) -> String {
+    let runs = Peer::ALL.map(|peer| {
+        let is = |run: &&Run| run.measure == Measure::Syscalls && run.peer == peer.name();
+        results.runs.iter().find(is).map(|run| &run.syscalls)
+    });
+    let of = |calls: &BTreeMap<String, f64>, name: &str| calls.get(name).copied().unwrap_or_default();
+    let mut names: Vec<&String> = runs.iter().flatten().flat_map(|calls| calls.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| runs.iter().flatten().any(|calls| of(calls, name) >= 0.01));
+    let line = |name: &str, what: &dyn Fn(&BTreeMap<String, f64>) -> f64| {
+        let cells = runs.iter().map(|calls| calls.map_or("–".into(), |calls| format!("{:.2}", what(calls))));
+        row(&[name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>())
+    };
+    let mut table = header(&["", "keygate", "nginx", "HAProxy", "Envoy"]);
+    for name in names {
+        table += &line(&format!("`{name}`"), &|calls| of(calls, name));
+    }
+    table + &line("all", &|calls| calls.values().sum())
 }
 
 /// What went wrong, in any window but those with a reload, whose table has it.

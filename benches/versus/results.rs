@@ -54,6 +54,9 @@ pub struct Run {
     pub each_idle: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reload: Option<Reload>,
+    /// System calls for each request, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub syscalls: BTreeMap<String, f64>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,6 +69,7 @@ pub enum Measure {
     FixedRate,
     Idle,
     Reload,
+    Syscalls,
 }
 
 /// In microseconds.

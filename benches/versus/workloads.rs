@@ -24,6 +24,8 @@ pub enum Kind {
     Routes(usize),
     /// So many clients by key, each with a limit of its own.
     Keys(u64),
+    /// What is asked of the kernel, counted by strace: slower by far, and timed by nobody.
+    Syscalls,
     /// So many routes read again under load.
     Reload(usize),
 }
@@ -58,6 +60,7 @@ pub const ALL: &[Workload] = &[
     other("tls13-resumed", "TLS 1.3, resumed", Kind::Handshakes { tls13: true, resume: true }),
     other("tls12-full", "TLS 1.2, full handshake", Kind::Handshakes { tls13: false, resume: false }),
     other("tls12-resumed", "TLS 1.2, resumed", Kind::Handshakes { tls13: false, resume: true }),
+    other("syscalls", "system calls of a small GET, HTTP/1.1", Kind::Syscalls),
     other("idle", "idle TLS connections", Kind::Idle),
     other("routes-10", "10", Kind::Routes(10)),
     other("routes-1000", "1,000", Kind::Routes(1000)),
