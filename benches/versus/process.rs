@@ -111,13 +111,16 @@ impl Process {
         let counts = self.errors.with_file_name("strace.txt");
         let mut strace = Command::new("strace");
         strace.args(["-f", "-c", "-U", "name,calls", "-o"]).arg(&counts);
-        for stat in self.group() {
+        let group = self.group();
+        for stat in &group {
             strace.args(["-p", &stat[stat.len() - 1]]);
         }
         let mut strace = strace.stderr(Stdio::piped()).spawn().ok()?;
-        // It says so once it is attached.
-        let mut said = String::new();
-        BufReader::new(strace.stderr.take()?).read_line(&mut said).ok()?;
+        // It says so once it is attached to one, and ends where nobody listens.
+        let mut said = BufReader::new(strace.stderr.take()?).lines();
+        for line in said.by_ref().take(group.len()) {
+            line.ok()?;
+        }
         let done = work();
         kill_process(Pid::from_child(&strace), Signal::INT).ok()?;
         strace.wait().ok()?;
