@@ -266,6 +266,33 @@ fn a_request_that_fails_alone_is_not_asked_again() {
 }
 
 #[test]
+fn a_good_bye_is_no_answer() {
+    // Nothing was done about any request.
+    let none = frame(GOAWAY, 0, 0, &[[0; 4], NO_ERROR].concat());
+    let origins = [start(&settings(&[]), POST, none.clone()), start(&settings(&[]), GET, none)];
+    let (edge, _) = before(&origins);
+    let mut client = edge.client();
+    client.send("POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome");
+    // What has not come whole cannot be sent again.
+    assert_eq!((client.reply().status, origins[0].received().len()), (502, 1));
+    assert_eq!((edge.client().get("/1").status, origins[1].received().len()), (502, 5));
+    // The first may have been done: what is not idempotent is not asked for again, whatever the reason.
+    let origins = [RawOrigin::start(vec![
+        Step::Send(settings(&[])),
+        Step::ReadUntil(&GET[..5]),
+        Step::Send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x88])),
+        Step::ReadUntil(&POST[..5]),
+        Step::Send(frame(GOAWAY, 0, 0, &[[0, 0, 0, 3], INTERNAL_ERROR].concat())),
+        Step::Close,
+    ])];
+    let (edge, _) = before(&origins);
+    let mut client = edge.client();
+    assert_eq!(client.get("/0").status, 200);
+    client.send("POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nsome");
+    assert_eq!((client.reply().status, origins[0].received().len()), (502, 1));
+}
+
+#[test]
 fn one_request_at_a_time_is_kept_to() {
     const SETTLED: &[u8] = &[0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0];
     let origins = [start(&settings(&[(3, 1)]), b"never", Vec::new())];

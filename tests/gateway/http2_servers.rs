@@ -8,16 +8,25 @@ use sha2::{Digest, Sha256};
 use super::{Edge, Simple, TLS, tls_home};
 use crate::support::{Ca, FrontTls, Home, Origin, Process, SOON, TlsFront, run, wait_until};
 
-const HTTP2: &str = "protocol = \"http2\"";
+pub(super) const HTTP2: &str = "protocol = \"http2\"";
 
-struct Server {
+pub(super) struct Server {
     process: Process,
     port: String,
 }
 
 impl Server {
     fn start(args: &[&str]) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/http2_server.mjs");
+        Self::of(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/http2_server.mjs"), args)
+    }
+
+    /// What this origin is, by HTTP/2.
+    pub(super) fn before(origin: &Origin) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/http2_front.mjs");
+        Self::of(script, &[&origin.addr.port().to_string()])
+    }
+
+    fn of(script: &str, args: &[&str]) -> Self {
         let mut process = Process::spawn("http2-server", Command::new("node").arg(script).args(args));
         let port = process.wait_until(SOON, "its port", |p| {
             p.stdout().lines().find_map(|line| line.strip_prefix("port ").map(str::to_owned))
@@ -29,7 +38,7 @@ impl Server {
         Self::start(&[])
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 

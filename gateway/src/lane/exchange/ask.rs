@@ -45,8 +45,9 @@ impl Exchange<'_> {
         // A body that has not come whole cannot be sent again.
         let whole = upload.has_ended();
         let mut tried: Vec<usize> = Vec::new();
-        let (mut again, mut stale) = (None, false);
+        let (mut again, mut was_stale) = (None, false);
         for _ in 0..MAX_ATTEMPTS {
+            let stale = std::mem::take(&mut was_stale);
             let next = again.take().or_else(|| {
                 let place = upstream.pick(&tried)?;
                 Some((place, upstream.servers[place].address()?))
@@ -58,7 +59,7 @@ impl Exchange<'_> {
                 // A connection of HTTP/2 that has ended is known to have.
                 _ => self.lane.waiting(&upstream, place, address).await,
             };
-            let reused = pooled.is_some() && !std::mem::take(&mut stale);
+            let reused = pooled.is_some() && !stale;
             let mut server = match pooled {
                 Some(server) => server,
                 None => match unless_gone(client, whole, self.connect(&upstream, place, address)).await {
@@ -134,7 +135,7 @@ impl Exchange<'_> {
                         && error.kind() != io::ErrorKind::InvalidInput
                         && (sent == 0 || is_idempotent(self.method())) =>
                 {
-                    (again, stale) = (Some((place, address)), true);
+                    (again, was_stale) = (Some((place, address)), true);
                 }
                 Err(failure) => return Err(self.no_answer(&upstream, failure)),
             }
