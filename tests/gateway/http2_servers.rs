@@ -5,6 +5,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::client::tls_config;
+use super::frames::{HEADERS, Http2};
 use super::{Edge, Simple, TLS, tls_home};
 use crate::support::{Ca, FrontTls, Home, Origin, Process, SOON, TlsFront, run, wait_until};
 
@@ -166,6 +168,28 @@ Promise.all([...Array(100).keys()].map(one)).then(all => { console.log(JSON.stri
     let all = run(Command::new("node").args(["-e", SCRIPT, &url]), b"").json();
     assert_eq!(all, json!(vec![true; 100]));
     assert!(server.sessions() <= 3, "{} connections", server.sessions());
+}
+
+#[test]
+fn clients_that_take_nothing_stop_nobody_else() {
+    let server = Server::plain();
+    let ca = Ca::new();
+    let rest = format!("{TLS}\n[process]\nworkers = 1\n");
+    let edge = Simple { servers: &[server.name()], upstream: HTTP2, rest: &rest, ..Simple::default() };
+    let edge = edge.start_in(&tls_home(&ca, &["example.com"]));
+    assert_eq!(edge.client().get("/echo").status, 200);
+    // No room for any answer, of which each is larger than what the gateway takes of it.
+    let mut idle = Http2::connect(edge.https, &tls_config(&ca, &["h2"]), &[(4, 0)]);
+    for _ in 0..30 {
+        idle.get("/echo?bytes=1000000");
+    }
+    for _ in 0..30 {
+        idle.wait("an answer's head", |frame| frame.kind == HEADERS);
+    }
+    for _ in 0..3 {
+        assert_eq!(edge.client().get("/echo?bytes=300000&length").body.len(), 300_000);
+    }
+    assert_eq!(server.sessions(), 1);
 }
 
 #[test]

@@ -36,8 +36,10 @@ use crate::http1::head::{self, Framing, Limits};
 
 /// Requests at a time on one connection, at most; servers may allow less.
 const STREAMS: usize = 100;
-/// What a server may send of one answer before it is taken, and of all, in bytes.
-const WINDOWS: (u32, u32) = (256 << 10, 4 << 20);
+/// What a server may send of one answer before it is taken, in bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// What it may send of all of them: clients that take nothing of theirs must not keep the others from any.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// A server that does not answer a ping is given up.
 const PING: Duration = Duration::from_secs(30);
 
@@ -85,7 +87,7 @@ impl Http2Pool {
         let mut settings = H2HandshakeSettings::new();
         settings.max_streams = STREAMS;
         settings.ping_interval = Some(PING);
-        (settings.stream_window_size, settings.connection_window_size) = (Some(WINDOWS.0), Some(WINDOWS.1));
+        (settings.stream_window_size, settings.connection_window_size) = (Some(STREAM_WINDOW), Some(CONNECTION_WINDOW));
         let connection = handshake(Box::new(Io(io)), settings).await.map_err(io::Error::other)?;
         let session = connection.spawn_stream().await.map_err(io::Error::other)?;
         let session = session.ok_or(io::ErrorKind::ConnectionAborted)?;
@@ -262,6 +264,10 @@ impl Http2Server {
         let ended = self.body.is_done();
         if !content.is_empty() || ended && trailers.is_empty() {
             request.send_data(content.into(), ended && trailers.is_empty()).map_err(broken)?;
+        }
+        // What framed the content asked for room, too, and would keep it from the other streams.
+        if request.capacity() > 0 {
+            request.reserve_capacity(0);
         }
         if ended && !trailers.is_empty() {
             request.send_trailers(crate::http2::trailers(trailers)).map_err(broken)?;
