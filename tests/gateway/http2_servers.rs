@@ -5,19 +5,30 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::client::tls_config;
+use super::frames::{HEADERS, Http2};
 use super::{Edge, Simple, TLS, tls_home};
 use crate::support::{Ca, FrontTls, Home, Origin, Process, SOON, TlsFront, run, wait_until};
 
-const HTTP2: &str = "protocol = \"http2\"";
+pub(super) const HTTP2: &str = "protocol = \"http2\"";
 
-struct Server {
+pub(super) struct Server {
     process: Process,
     port: String,
 }
 
 impl Server {
     fn start(args: &[&str]) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/http2_server.mjs");
+        Self::of(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/http2_server.mjs"), args)
+    }
+
+    /// What this origin is, by HTTP/2.
+    pub(super) fn before(origin: &Origin) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/http2_front.mjs");
+        Self::of(script, &[&origin.addr.port().to_string()])
+    }
+
+    fn of(script: &str, args: &[&str]) -> Self {
         let mut process = Process::spawn("http2-server", Command::new("node").arg(script).args(args));
         let port = process.wait_until(SOON, "its port", |p| {
             p.stdout().lines().find_map(|line| line.strip_prefix("port ").map(str::to_owned))
@@ -29,7 +40,7 @@ impl Server {
         Self::start(&[])
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
@@ -157,6 +168,28 @@ Promise.all([...Array(100).keys()].map(one)).then(all => { console.log(JSON.stri
     let all = run(Command::new("node").args(["-e", SCRIPT, &url]), b"").json();
     assert_eq!(all, json!(vec![true; 100]));
     assert!(server.sessions() <= 3, "{} connections", server.sessions());
+}
+
+#[test]
+fn clients_that_take_nothing_stop_nobody_else() {
+    let server = Server::plain();
+    let ca = Ca::new();
+    let rest = format!("{TLS}\n[process]\nworkers = 1\n");
+    let edge = Simple { servers: &[server.name()], upstream: HTTP2, rest: &rest, ..Simple::default() };
+    let edge = edge.start_in(&tls_home(&ca, &["example.com"]));
+    assert_eq!(edge.client().get("/echo").status, 200);
+    // No room for any answer, of which each is larger than what the gateway takes of it. node has ten megabytes for all.
+    let mut idle = Http2::connect(edge.https, &tls_config(&ca, &["h2"]), &[(4, 0)]);
+    for _ in 0..25 {
+        idle.get("/echo?bytes=300000");
+    }
+    for _ in 0..25 {
+        assert_eq!(idle.wait("an answer's head", |frame| frame.kind == HEADERS).status(), 200);
+    }
+    for _ in 0..3 {
+        assert_eq!(edge.client().get("/echo?bytes=300000&length").body.len(), 300_000);
+    }
+    assert_eq!(server.sessions(), 1);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod front_door;
 mod headers;
 mod http;
 mod http2;
+mod http2_answers;
 mod http2_servers;
 mod lane;
 mod limits;

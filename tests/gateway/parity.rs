@@ -1,15 +1,17 @@
-//! Every lane gives the same: the same answers, the same heads to servers, the same lines in the log.
+//! Every lane gives the same: the same answers, the same heads to servers, the same lines in the log; and the same answers
+//! from servers of either protocol.
 //!
 //! Each request is made over HTTP/1.1 and over HTTP/2, to the same TLS listener. What is left out of the comparison is
 //! what must differ: ids, times, the protocol's own name, and headers of one connection.
 
 use serde_json::{Value, json};
 
+use super::http2_servers::{HTTP2, Server};
 use super::{Edge, Simple, TLS, tls_home};
 use crate::support::{Ca, Origin, RawOrigin, Response, free_port};
 
 /// Routes with all that policy can do, to an origin, to one that is nowhere, and to one that never answers.
-fn edge(origin: &Origin, silent: &RawOrigin) -> Edge {
+fn edge(server: String, upstream: &str, silent: &RawOrigin) -> Edge {
     let nobody = free_port();
     let rest = format!(
         r#"
@@ -63,8 +65,8 @@ backends = [{{ upstream = "silent" }}]
         silent.server()
     );
     let home = tls_home(&Ca::new(), &["api.example.com"]);
-    Simple { servers: &[origin.server()], route: "hosts = [\"api.example.com\"]", rest: &rest, ..Simple::default() }
-        .start_in(&home)
+    let route = "hosts = [\"api.example.com\"]";
+    Simple { servers: &[server], upstream, route, rest: &rest, ..Simple::default() }.start_in(&home)
 }
 
 /// What an answer is but for what must differ.
@@ -98,13 +100,9 @@ fn seen(origin: &Origin) -> Value {
     json!({ "method": seen.method, "target": seen.target, "headers": headers, "body": seen.body.len() })
 }
 
-#[test]
-fn both_protocols_are_given_the_same() {
-    let origin = Origin::start("blue");
-    let silent = RawOrigin::start(vec![crate::support::Step::ReadToEnd]);
-    let mut edge = edge(&origin, &silent);
-    let large = format!("@{}", edge.home.write("large", vec![b'x'; 100 << 10]).display());
-    let requests: Vec<(&str, &str, Vec<&str>)> = vec![
+/// What is asked: its name, its target, and what curl is told besides. `large`: a body that is too large.
+fn requests(large: &str) -> Vec<(&'static str, &'static str, Vec<&str>)> {
+    vec![
         ("plain", "/", vec![]),
         ("query", "/a/b?x=1&y=%20&status=201", vec![]),
         ("no route", "/", vec!["-H", "Host: other.example.com"]),
@@ -130,7 +128,7 @@ fn both_protocols_are_given_the_same() {
         ("not modified", "/?status=304", vec![]),
         ("their error", "/?status=500", vec![]),
         ("body too large", "/small", vec!["-d", "more than ten bytes"]),
-        ("body too large for the listener", "/", vec!["-H", "Expect:", "--data-binary", &large]),
+        ("body too large for the listener", "/", vec!["-H", "Expect:", "--data-binary", large]),
         ("limited, one", "/limited", vec!["-H", "x-api-key: $LANE"]),
         ("limited, two", "/limited", vec!["-H", "x-api-key: $LANE"]),
         ("limited, three", "/limited", vec!["-H", "x-api-key: $LANE"]),
@@ -139,8 +137,20 @@ fn both_protocols_are_given_the_same() {
         ("nowhere", "/nowhere", vec![]),
         ("silent", "/silent", vec![]),
         ("te", "/", vec!["-H", "TE: trailers"]),
-    ];
-    for (number, (name, target, args)) in requests.iter().enumerate() {
+    ]
+}
+
+fn large_body(edge: &Edge) -> String {
+    format!("@{}", edge.home.write("large", vec![b'x'; 100 << 10]).display())
+}
+
+#[test]
+fn both_protocols_are_given_the_same() {
+    let origin = Origin::start("blue");
+    let silent = RawOrigin::start(vec![crate::support::Step::ReadToEnd]);
+    let mut edge = edge(origin.server(), "", &silent);
+    let large = large_body(&edge);
+    for (number, (name, target, args)) in requests(&large).iter().enumerate() {
         let lanes = [("one", "--http1.1"), ("two", "--http2")];
         let [one, two] = lanes.map(|(lane, protocol)| {
             let hits = origin.hits();
@@ -162,6 +172,26 @@ fn both_protocols_are_given_the_same() {
             line
         });
         assert_eq!(lines[0], lines[1], "{name}: its line");
+    }
+}
+
+#[test]
+fn servers_of_both_protocols_are_passed_on_alike() {
+    let origin = Origin::start("blue");
+    let two = Server::before(&origin);
+    let silent = RawOrigin::start(vec![crate::support::Step::ReadToEnd]);
+    let edges = [edge(origin.server(), "", &silent), edge(two.name(), HTTP2, &silent)];
+    let large = large_body(&edges[0]);
+    for (name, target, args) in requests(&large) {
+        // What the gateway answers by itself is compared above.
+        if ["/limited", "/nowhere", "/silent"].contains(&target) {
+            continue;
+        }
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        for protocol in ["--http1.1", "--http2"] {
+            let [one, two] = edges.each_ref().map(|edge| answer(&ask(edge, target, protocol, "curl", &args)));
+            assert_eq!(one, two, "{name}, {protocol}");
+        }
     }
 }
 

@@ -80,13 +80,28 @@ impl Body {
     ///
     /// # Errors
     /// As [`Self::advance`].
-    pub fn advance_with(&mut self, bytes: &[u8], mut content: impl FnMut(&[u8])) -> Result<usize, Refusal> {
+    pub fn advance_with(&mut self, bytes: &[u8], content: impl FnMut(&[u8])) -> Result<usize, Refusal> {
+        self.advance_up_to(bytes, usize::MAX, content)
+    }
+
+    /// As [`Self::advance_with`], but no further than `most` bytes of content and what frames them.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn advance_up_to(
+        &mut self,
+        bytes: &[u8],
+        mut most: usize,
+        mut content: impl FnMut(&[u8]),
+    ) -> Result<usize, Refusal> {
         let mut at = 0;
         while at < bytes.len() {
             match &mut self.state {
                 State::Done => break,
+                State::Length(_) | State::ChunkData(_) if most == 0 => break,
                 State::Length(left) | State::ChunkData(left) => {
-                    let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                    let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at).min(most);
+                    most -= step;
                     *left -= step as u64;
                     let left = *left;
                     content(&bytes[at..at + step]);
@@ -251,6 +266,15 @@ mod tests {
         for bad in bad {
             assert_eq!(read(bad), Err(Refusal::Trailer), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_only_frames_content_needs_no_room() {
+        let mut body = Body::new(Framing::Chunked);
+        assert_eq!(body.advance_up_to(b"3\r\nabc\r\n0\r\n\r\n", 2, |part| assert_eq!(part, b"ab")), Ok(5));
+        assert_eq!(body.advance_up_to(b"c\r\n0\r\n\r\n", 0, |_| {}), Ok(0));
+        assert_eq!(body.advance_up_to(b"c\r\n0\r\n\r\n", 1, |part| assert_eq!(part, b"c")), Ok(8));
+        assert!(body.is_done());
     }
 
     proptest! {

@@ -36,8 +36,10 @@ use crate::http1::head::{self, Framing, Limits};
 
 /// Requests at a time on one connection, at most; servers may allow less.
 const STREAMS: usize = 100;
-/// What a server may send of one answer before it is taken, and of all, in bytes.
-const WINDOWS: (u32, u32) = (256 << 10, 4 << 20);
+/// What a server may send of one answer before it is taken, in bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// What it may send of all of them: clients that take nothing of theirs must not keep the others from any.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// A server that does not answer a ping is given up.
 const PING: Duration = Duration::from_secs(30);
 
@@ -60,8 +62,13 @@ impl Http2Pool {
         loop {
             let connection = {
                 let mut pool = self.0.lock();
-                let known = pool.get_mut(&server)?.iter_mut().find(|known| known.connection.can_accept_streams(1))?;
-                known.used = Instant::now();
+                let now = Instant::now();
+                let takes = |known: &&mut Known| {
+                    let over = known.connection.is_idle() && now >= known.used + known.idle;
+                    !over && known.connection.can_accept_streams(1)
+                };
+                let known = pool.get_mut(&server)?.iter_mut().find(takes)?;
+                known.used = now;
                 known.connection.clone()
             };
             match connection.spawn_stream().await {
@@ -80,7 +87,7 @@ impl Http2Pool {
         let mut settings = H2HandshakeSettings::new();
         settings.max_streams = STREAMS;
         settings.ping_interval = Some(PING);
-        (settings.stream_window_size, settings.connection_window_size) = (Some(WINDOWS.0), Some(WINDOWS.1));
+        (settings.stream_window_size, settings.connection_window_size) = (Some(STREAM_WINDOW), Some(CONNECTION_WINDOW));
         let connection = handshake(Box::new(Io(io)), settings).await.map_err(io::Error::other)?;
         let session = connection.spawn_stream().await.map_err(io::Error::other)?;
         let session = session.ok_or(io::ErrorKind::ConnectionAborted)?;
@@ -112,6 +119,8 @@ pub(crate) struct Http2Server {
     body: Body,
     to_head: bool,
     answer: Answer,
+    /// Why the request was not sent.
+    unsent: Option<io::Error>,
 }
 
 /// How much of the answer has been told.
@@ -132,7 +141,7 @@ enum Answer {
 impl Http2Server {
     fn new(session: Http2Session) -> Self {
         let body = Body::new(Framing::Length(0));
-        Self { session, request: None, body, to_head: false, answer: Answer::Nothing }
+        Self { session, request: None, body, to_head: false, answer: Answer::Nothing, unsent: None }
     }
 
     /// Sends a request's head, which is all at the start of `bytes`. Answers its length.
@@ -141,16 +150,19 @@ impl Http2Server {
         // It is ours, and was judged before.
         let limits = Limits { size: usize::MAX, headers: usize::MAX };
         let head = head::parse(bytes, limits, &mut fields).ok().flatten().ok_or(io::ErrorKind::InvalidInput)?;
-        let request = request(&bytes[..head.len], &head, &fields).map_err(io::Error::other)?;
+        let unfit = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let request = request(&bytes[..head.len], &head, &fields).map_err(unfit)?;
         let (parts, ()) = request.into_parts();
         self.to_head = parts.method == Method::HEAD;
+        let ended = head.framing == Framing::Length(0);
+        self.body = Body::new(head.framing);
+        // The connection has just ended: nothing of the request has left.
+        let unsent = |error| io::Error::new(io::ErrorKind::ConnectionRefused, error);
+        self.session.write_request_header(Box::new(RequestHeader::from(parts)), ended).map_err(unsent)?;
+        self.request = self.session.take_request_body_writer();
         if fields.iter().any(|field| field.name == Name::Expect) {
             self.answer = Answer::Continue;
         }
-        let ended = head.framing == Framing::Length(0);
-        self.body = Body::new(head.framing);
-        self.session.write_request_header(Box::new(RequestHeader::from(parts)), ended).map_err(io::Error::other)?;
-        self.request = self.session.take_request_body_writer();
         Ok(head.len)
     }
 
@@ -160,19 +172,22 @@ impl Http2Server {
         let bodiless = self.to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let counted = head.headers.contains_key(header::CONTENT_LENGTH);
         let framing = match self.session.response_finished() {
-            _ if bodiless || counted => "",
-            true => "content-length: 0\r\n",
-            false => "transfer-encoding: chunked\r\n",
+            _ if bodiless => "",
+            // In HTTP/1, nothing follows a body that is counted. h2 has it be as long as it says in any case.
+            false if !counted || has_trailers(&head.headers) => "transfer-encoding: chunked\r\n",
+            _ if counted => "",
+            _ => "content-length: 0\r\n",
         };
+        let chunked = framing.starts_with('t');
         into.extend_from_slice(b"HTTP/1.1 ");
         into.extend_from_slice(head.status.as_str().as_bytes());
         into.push(b' ');
         into.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
         into.extend_from_slice(b"\r\n");
-        put_all(into, &head.headers);
+        put_all(into, head.headers.iter().filter(|(name, _)| !chunked || *name != header::CONTENT_LENGTH));
         into.extend_from_slice(framing.as_bytes());
         into.extend_from_slice(b"\r\n");
-        self.answer = if framing.starts_with('t') { Answer::Chunked } else { Answer::Counted };
+        self.answer = if chunked { Answer::Chunked } else { Answer::Counted };
     }
 }
 
@@ -201,7 +216,14 @@ fn request(bytes: &[u8], head: &head::Head, fields: &[Field]) -> Result<Request<
     Ok(request)
 }
 
-fn put_all(into: &mut Vec<u8>, headers: &HeaderMap) {
+/// Whether an answer says that trailers follow its body, or is gRPC's, which do.
+fn has_trailers(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let grpc = kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc"));
+    grpc || headers.contains_key(header::TRAILER)
+}
+
+fn put_all<'a>(into: &mut Vec<u8>, headers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) {
     for (name, value) in headers {
         into.extend_from_slice(name.as_str().as_bytes());
         into.extend_from_slice(b": ");
@@ -214,23 +236,38 @@ impl Http2Server {
     /// Takes some of a request, which is told in HTTP/1.1: its head, and then its body.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some(request) = &mut self.request else {
-            return Poll::Ready(self.send_head(bytes));
+            return Poll::Ready(self.send_head(bytes).map_err(|error| {
+                let kind = error.kind();
+                self.unsent = Some(error);
+                kind.into()
+            }));
         };
         request.reserve_capacity(bytes.len());
-        while request.capacity() == 0 {
+        let mut content = Vec::with_capacity(bytes.len().min(request.capacity()));
+        let taken = loop {
+            // Only content needs room: a server may give none before it has seen the end, which a chunk of none is.
+            let room = request.capacity();
+            let taken = self.body.advance_up_to(bytes, room, |part| content.extend_from_slice(part));
+            match taken.map_err(|_| io::ErrorKind::InvalidInput)? {
+                0 if !self.body.is_done() => {}
+                taken => break taken,
+            }
             match ready!(request.poll_capacity(cx)) {
                 Some(more) => more.map_err(broken)?,
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             };
+        };
+        if taken == 0 {
+            return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         }
-        let step = bytes.len().min(request.capacity());
-        let mut content = Vec::with_capacity(step);
-        let taken = self.body.advance_with(&bytes[..step], |part| content.extend_from_slice(part));
-        let taken = taken.map_err(|_| io::ErrorKind::InvalidInput)?;
         let trailers = self.body.trailers();
         let ended = self.body.is_done();
         if !content.is_empty() || ended && trailers.is_empty() {
             request.send_data(content.into(), ended && trailers.is_empty()).map_err(broken)?;
+        }
+        // What framed the content asked for room, too, and would keep it from the other streams.
+        if request.capacity() > 0 {
+            request.reserve_capacity(0);
         }
         if ended && !trailers.is_empty() {
             request.send_trailers(crate::http2::trailers(trailers)).map_err(broken)?;
@@ -249,7 +286,10 @@ impl Http2Server {
                 self.answer = Answer::Nothing;
             }
             // pingora expects to be asked for what there can be.
-            Answer::Nothing if self.request.is_none() => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Answer::Nothing if self.request.is_none() => {
+                let unsent = self.unsent.take();
+                return Poll::Ready(Err(unsent.unwrap_or_else(|| io::ErrorKind::NotConnected.into())));
+            }
             Answer::Nothing => {
                 let read = ready!(self.session.poll_read_response_header(cx));
                 self.answer = Answer::All;
@@ -289,13 +329,15 @@ impl Http2Server {
 }
 
 /// What broke a stream. [`io::ErrorKind::ConnectionRefused`]: the server has done nothing about the request, and it may be
-/// sent again (RFC 9113, 8.7).
+/// sent again (RFC 9113, 8.7). [`io::ErrorKind::InvalidInput`]: it is over with this request, but not with the connection,
+/// which says nothing of what another would come to.
 fn broken(error: h2::Error) -> io::Error {
     let refused = error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
     let kind = match error.get_io() {
         _ if refused => io::ErrorKind::ConnectionRefused,
         Some(io) => io.kind(),
-        None => io::ErrorKind::ConnectionReset,
+        None if error.is_go_away() => io::ErrorKind::ConnectionReset,
+        None => io::ErrorKind::InvalidInput,
     };
     io::Error::new(kind, error)
 }

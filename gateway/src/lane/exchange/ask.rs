@@ -1,7 +1,9 @@
 //! Servers are asked, one after the other, until there is the head of an answer.
 
+use std::io;
 use std::net::SocketAddr;
 
+use keygate_config::UpstreamProtocol;
 use tokio::time::Instant;
 
 use super::Exchange;
@@ -43,17 +45,21 @@ impl Exchange<'_> {
         // A body that has not come whole cannot be sent again.
         let whole = upload.has_ended();
         let mut tried: Vec<usize> = Vec::new();
-        let mut again = None;
+        let (mut again, mut was_stale) = (None, false);
         for _ in 0..MAX_ATTEMPTS {
-            let stale = again.is_some();
+            let stale = std::mem::take(&mut was_stale);
             let next = again.take().or_else(|| {
                 let place = upstream.pick(&tried)?;
                 Some((place, upstream.servers[place].address()?))
             });
             let Some((place, address)) = next else { break };
             self.told.server = Some(address);
-            let pooled = if stale { None } else { self.lane.waiting(&upstream, place, address).await };
-            let reused = pooled.is_some();
+            let pooled = match upstream.protocol {
+                UpstreamProtocol::Http1 if stale => None,
+                // A connection of HTTP/2 that has ended is known to have.
+                _ => self.lane.waiting(&upstream, place, address).await,
+            };
+            let reused = pooled.is_some() && !stale;
             let mut server = match pooled {
                 Some(server) => server,
                 None => match unless_gone(client, whole, self.connect(&upstream, place, address)).await {
@@ -115,17 +121,21 @@ impl Exchange<'_> {
                         return Err(self.failed(&upstream, false));
                     }
                 }
-                // RFC 9112, 9.3.1: it had been closed before the request came, and nothing is lost by asking again.
-                Err(Failure::Closed { silent: true, .. })
-                    if reused && whole && (sent == 0 || is_idempotent(self.method())) =>
+                // RFC 9113, 8.7: the server says that it has done nothing about it.
+                Err(Failure::Closed { error, silent: true })
+                    if whole && error.kind() == io::ErrorKind::ConnectionRefused =>
                 {
                     again = Some((place, address));
                 }
-                // RFC 9113, 8.7: the server says that it has done nothing about it.
+                // RFC 9112, 9.3.1: it had been closed before the request came, and nothing is lost by asking again.
+                // A stream of HTTP/2 that fails alone is another matter.
                 Err(Failure::Closed { error, silent: true })
-                    if whole && error.kind() == std::io::ErrorKind::ConnectionRefused =>
+                    if reused
+                        && whole
+                        && error.kind() != io::ErrorKind::InvalidInput
+                        && (sent == 0 || is_idempotent(self.method())) =>
                 {
-                    again = Some((place, address));
+                    (again, was_stale) = (Some((place, address)), true);
                 }
                 Err(failure) => return Err(self.no_answer(&upstream, failure)),
             }
@@ -171,7 +181,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        Err(NoConnection::Tcp(std::io::ErrorKind::AddrNotAvailable.into()))
+        Err(NoConnection::Tcp(io::ErrorKind::AddrNotAvailable.into()))
     }
 
     fn count(&mut self, upstream: &Upstream, error: &NoConnection) {
