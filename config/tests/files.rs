@@ -1,11 +1,15 @@
 //! What `check` finds in the files that a configuration names.
 
+mod certificate;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use keygate_config::{files, load};
+
+use certificate::certificate;
 
 const CONFIG: &str = r#"
 [listeners.https]
@@ -39,15 +43,6 @@ fn good() -> tempfile::TempDir {
         fs::set_permissions(dir.path().join(secret), fs::Permissions::from_mode(0o600)).unwrap();
     }
     dir
-}
-
-fn certificate(dir: &Path, name: &str, days: u64) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
-    params.not_before = (SystemTime::now() - Duration::from_secs(86_400)).into();
-    params.not_after = (SystemTime::now() + Duration::from_secs(86_400 * days)).into();
-    fs::write(dir.join(name).with_extension("crt"), params.self_signed(&key).unwrap().pem()).unwrap();
-    fs::write(dir.join(name).with_extension("key"), key.serialize_pem()).unwrap();
 }
 
 /// What is found once `change` has been made to a good folder.

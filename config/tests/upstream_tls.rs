@@ -1,10 +1,14 @@
 //! TLS to servers: what the file may say, and what `check` finds in the files it names.
 
+mod certificate;
+
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use keygate_config::{Loaded, Server, TlsVersion, files, load};
+
+use certificate::certificate;
 
 const CONFIG: &str = r#"[listeners.http]
 bind = ["127.0.0.1:8080"]
@@ -25,15 +29,6 @@ fn folder() -> tempfile::TempDir {
     certificate(dir.path(), "b", 400);
     fs::copy(dir.path().join("b.crt"), dir.path().join("ca.pem")).unwrap();
     dir
-}
-
-fn certificate(dir: &Path, name: &str, days: u64) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
-    params.not_before = (SystemTime::now() - Duration::from_secs(86_400)).into();
-    params.not_after = (SystemTime::now() + Duration::from_secs(86_400 * days)).into();
-    fs::write(dir.join(name).with_extension("crt"), params.self_signed(&key).unwrap().pem()).unwrap();
-    fs::write(dir.join(name).with_extension("key"), key.serialize_pem()).unwrap();
 }
 
 fn loaded(dir: &Path, config: &str) -> Result<Loaded, String> {

@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use crate::http1::body::{MAX_TRAILERS, check_trailer};
 use crate::http1::fields::Field;
 use crate::http1::head::{self, Head, Limits, Refusal};
+use crate::http1::rewrite::put;
 use crate::lane::AnswerHead;
 use crate::policy::headers::HeaderPolicy;
 
@@ -30,14 +31,16 @@ pub(super) fn request(
     if parts.method != Method::CONNECT && !target.starts_with(b"/") && target != b"*" {
         return Err(Refusal::Target);
     }
-    line(out, &[parts.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1"]);
+    for part in [parts.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
     if let Some(authority) = authority {
         // RFC 9113, 8.3.1: it comes before any `Host`, and they must agree.
         let mut hosts = parts.headers.get_all(header::HOST).iter();
         if !hosts.all(|host| host.as_bytes().eq_ignore_ascii_case(authority)) {
             return Err(Refusal::Host);
         }
-        line(out, &[b"host: ", authority]);
+        put(out, "host", authority);
     }
     let mut cookies = false;
     for (name, value) in &parts.headers {
@@ -50,29 +53,22 @@ pub(super) fn request(
                 if !std::mem::replace(&mut cookies, true) {
                     let all: Vec<&[u8]> =
                         parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-                    line(out, &[b"cookie: ", &all.join(&b"; "[..])]);
+                    put(out, "cookie", &all.join(&b"; "[..]));
                 }
             }
-            _ => line(out, &[name.as_str().as_bytes(), b": ", value.as_bytes()]),
+            _ => put(out, name.as_str(), value.as_bytes()),
         }
     }
     let mut limits = limits;
     if !ended && !parts.headers.contains_key(header::CONTENT_LENGTH) {
-        const CHUNKED: &[u8] = b"transfer-encoding: chunked";
-        line(out, &[CHUNKED]);
+        const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
+        out.extend_from_slice(CHUNKED);
         // This one is ours.
-        limits = Limits { size: limits.size + CHUNKED.len() + 2, headers: limits.headers + 1 };
+        limits = Limits { size: limits.size + CHUNKED.len(), headers: limits.headers + 1 };
     }
     out.extend_from_slice(b"\r\n");
     // It is whole: more of it would only be wanted if a line had no end.
     head::parse(out, limits, fields)?.ok_or(Refusal::Header)
-}
-
-fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// A request's trailers, as header lines.
@@ -86,7 +82,7 @@ pub(super) fn request_trailers(trailers: &HeaderMap) -> Result<Vec<u8>, Refusal>
         if start + name.as_str().len() + value.len() > MAX_TRAILERS {
             return Err(Refusal::Trailer);
         }
-        line(&mut out, &[name.as_str().as_bytes(), b": ", value.as_bytes()]);
+        put(&mut out, name.as_str(), value.as_bytes());
         check_trailer(&out[start..out.len() - 2])?;
     }
     Ok(out)

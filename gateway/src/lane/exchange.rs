@@ -25,7 +25,7 @@ use crate::listen::Connection;
 use crate::live::{ListenerPolicy, Snapshot};
 use crate::policy::decide::{Answer, Decision, Request, Then, body_too_large, decide};
 use crate::policy::forward::{self, Origin};
-use crate::problem::{CONTENT_TYPE, Problem};
+use crate::problem::Problem;
 use crate::telemetry::access_log::{Line, milliseconds, timestamp};
 use crate::telemetry::request_id::fresh_request_id;
 use ask::NoAnswer;
@@ -225,7 +225,7 @@ impl Exchange<'_> {
         self.keep &= open && upload.has_ended() && client.half_closed().is_none() && !ends;
         let upstream = self.decision.upstream.clone();
         let mut download = Pump::new(body, coding, u64::MAX, &self.lane.buffers);
-        let told = if D::HTTP2 { Told::Nothing } else { Told::of(self.keep, http10) };
+        let told = Told::of::<D>(self.keep, http10);
         let lines = Lines { head: &bytes[..head.len], fields: &fields };
         let mut out = client.head(head.status, &bytes[head.reason.clone()]);
         write::response(&mut out, &head, &lines, &self.edits(), told, framed);
@@ -260,8 +260,7 @@ impl Exchange<'_> {
         (self.told.bytes_in, self.told.bytes_out) = (upload.content, download.content);
         if let Err(why) = done {
             if why.starts_with("Upstream") {
-                let what = if why.ends_with("ReadTimedout") { "timeout" } else { "failed" };
-                self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
+                self.count_failed(&upstream, why.ends_with("ReadTimedout"));
             }
             self.told.error = Some(why.to_owned());
             return if ends { After::Cut } else { After::Gone };
@@ -320,21 +319,13 @@ impl Exchange<'_> {
         self.release();
         // A body that nobody reads would be taken for the next request: the connection ends instead.
         let keep = self.keep && !unread && client.half_closed().is_none();
-        let told = if D::HTTP2 { Told::Nothing } else { Told::of(keep, self.asked.head.http10) };
+        let told = Told::of::<D>(keep, self.asked.head.http10);
         let problem = Problem::new(answer.status, answer.kind, &answer.detail, Some(&self.request_id));
         let body = if answer.status == 204 { Vec::new() } else { problem.body() };
         let mut out = client.head(answer.status, problem.title.as_bytes());
-        if answer.status != 204 {
-            out.put("content-type", CONTENT_TYPE.as_bytes());
-            out.put("content-length", body.len().to_string().as_bytes());
-            write::no_store(&mut out, &self.edits());
-        }
-        if let Some((name, value)) = &answer.header {
-            out.put(name, value.as_bytes());
-        }
-        out.put("date", &write::date());
-        self.edits().set(&mut out);
-        told.put(&mut out);
+        let problem = (answer.status != 204).then_some(body.len());
+        let besides = answer.header.as_ref().map(|(name, value)| (*name, value.as_str()));
+        write::own(&mut out, problem, besides, &self.edits(), told);
         let first = out.end();
         if self.method() != "HEAD" {
             first.extend_from_slice(&body);

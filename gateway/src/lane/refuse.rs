@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::write::{self, AnswerHead};
+use super::write::{self, AnswerHead, Edits, Told};
 use super::{After, Downstream, Lane, send};
 use crate::http1::head::Refusal;
 use crate::listen::Connection;
-use crate::problem::{CONTENT_TYPE, Problem};
+use crate::problem::Problem;
 use crate::telemetry::access_log::{Line, timestamp};
 use crate::telemetry::request_id::fresh_request_id;
 
@@ -25,18 +25,8 @@ pub(crate) async fn refuse<D: Downstream>(
     let problem = Problem::new(status, "malformed-request", &detail, Some(request_id));
     let body = problem.body();
     let mut head = client.head(status, problem.title.as_bytes());
-    head.put("content-type", CONTENT_TYPE.as_bytes());
-    head.put("content-length", body.len().to_string().as_bytes());
-    let https = connection.tls.is_some();
-    if !listener.headers.replaces(b"cache-control", https) {
-        head.put("cache-control", b"no-store");
-    }
-    if !D::HTTP2 {
-        head.put("connection", b"close");
-    }
-    head.put("x-request-id", request_id.as_bytes());
-    head.put("date", &write::date());
-    head.set(&listener.headers, https);
+    let edits = Edits { policy: &listener.headers, https: connection.tls.is_some(), limit: None, request_id };
+    write::own(&mut head, Some(body.len()), None, &edits, Told::of::<D>(false, false));
     head.end().extend_from_slice(&body);
     lane.live.access_log.load().log(&Line {
         time: timestamp(SystemTime::now()),

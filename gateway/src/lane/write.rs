@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::Downstream;
 use crate::clock::{HttpDate, http_date};
 use crate::http1::fields::{Field, Name};
 use crate::http1::response::ResponseHead;
@@ -11,6 +12,7 @@ pub(super) use crate::http1::rewrite::{Lines, put, request};
 use crate::policy::forward::X_REQUEST_ID;
 use crate::policy::headers::HeaderPolicy;
 use crate::policy::limit::{Limit, Verdict};
+use crate::problem::CONTENT_TYPE;
 
 /// The head of an answer that is being put together.
 pub(crate) trait AnswerHead {
@@ -91,9 +93,10 @@ pub(super) enum Told {
 }
 
 impl Told {
-    /// Of a connection that stays, or ends.
-    pub(super) fn of(keep: bool, http10: bool) -> Self {
+    /// Of a connection that stays, or ends. HTTP/2 has frames to say so.
+    pub(super) fn of<D: Downstream>(keep: bool, http10: bool) -> Self {
         match (keep, http10) {
+            _ if D::HTTP2 => Self::Nothing,
             (false, _) => Self::Close,
             (true, true) => Self::KeepAlive,
             (true, false) => Self::Nothing,
@@ -200,14 +203,31 @@ pub(crate) fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Has nobody keep an answer of the gateway's own, unless the policy says who may.
-pub(super) fn no_store(out: &mut impl AnswerHead, edits: &Edits<'_>) {
-    if !edits.replaces(b"cache-control") {
-        out.put("cache-control", b"no-store");
+/// Appends the header lines of an answer of the gateway's own: a problem of so many bytes, or nothing at all.
+pub(super) fn own(
+    out: &mut impl AnswerHead,
+    problem: Option<usize>,
+    besides: Option<(&str, &str)>,
+    edits: &Edits<'_>,
+    told: Told,
+) {
+    if let Some(length) = problem {
+        out.put("content-type", CONTENT_TYPE.as_bytes());
+        out.put("content-length", length.to_string().as_bytes());
+        // Nobody is to keep it, unless the policy says who may.
+        if !edits.replaces(b"cache-control") {
+            out.put("cache-control", b"no-store");
+        }
     }
+    if let Some((name, value)) = besides {
+        out.put(name, value.as_bytes());
+    }
+    out.put("date", &date());
+    edits.set(out);
+    told.put(out);
 }
 
 /// The time, as `Date` has it.
-pub(super) fn date() -> HttpDate {
+fn date() -> HttpDate {
     http_date(SystemTime::now())
 }

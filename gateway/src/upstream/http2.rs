@@ -33,6 +33,8 @@ use tokio::time::Instant;
 use crate::http1::body::Body;
 use crate::http1::fields::{Field, Name};
 use crate::http1::head::{self, Framing, Limits};
+use crate::http1::rewrite::put;
+use crate::lane::status_line;
 
 /// Requests at a time on one connection, at most; servers may allow less.
 const STREAMS: usize = 100;
@@ -179,11 +181,7 @@ impl Http2Server {
             _ => "content-length: 0\r\n",
         };
         let chunked = framing.starts_with('t');
-        into.extend_from_slice(b"HTTP/1.1 ");
-        into.extend_from_slice(head.status.as_str().as_bytes());
-        into.push(b' ');
-        into.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
-        into.extend_from_slice(b"\r\n");
+        status_line(into, head.status.as_u16(), head.status.canonical_reason().unwrap_or_default().as_bytes());
         put_all(into, head.headers.iter().filter(|(name, _)| !chunked || *name != header::CONTENT_LENGTH));
         into.extend_from_slice(framing.as_bytes());
         into.extend_from_slice(b"\r\n");
@@ -225,10 +223,7 @@ fn has_trailers(headers: &HeaderMap) -> bool {
 
 fn put_all<'a>(into: &mut Vec<u8>, headers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) {
     for (name, value) in headers {
-        into.extend_from_slice(name.as_str().as_bytes());
-        into.extend_from_slice(b": ");
-        into.extend_from_slice(value.as_bytes());
-        into.extend_from_slice(b"\r\n");
+        put(into, name.as_str(), value.as_bytes());
     }
 }
 

@@ -210,9 +210,13 @@ impl Exchange<'_> {
         no_answer
     }
 
-    pub(super) fn failed(&mut self, upstream: &Upstream, timed_out: bool) -> NoAnswer {
+    pub(super) fn count_failed(&self, upstream: &Upstream, timed_out: bool) {
         let what = if timed_out { "timeout" } else { "failed" };
         self.lane.live.metrics.upstream_errors.with_label_values(&[&upstream.name, what]).inc();
+    }
+
+    fn failed(&self, upstream: &Upstream, timed_out: bool) -> NoAnswer {
+        self.count_failed(upstream, timed_out);
         NoAnswer::Instead(if timed_out { upstream_timeout() } else { upstream_unavailable() })
     }
 
