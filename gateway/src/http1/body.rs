@@ -14,6 +14,8 @@ pub struct Body {
     trailer: Vec<u8>,
     /// Those that were read, as lines.
     kept: Vec<u8>,
+    /// How many lines those are.
+    lines: usize,
     /// Bytes of content so far, without what frames it.
     content: u64,
 }
@@ -35,6 +37,8 @@ enum State {
 
 /// Bytes of trailers that are accepted; they are forwarded as they come.
 pub(crate) const MAX_TRAILERS: usize = 8 << 10;
+/// Lines of trailers that are accepted: fewer than any server takes (hyper refuses the hundredth).
+pub(crate) const MAX_TRAILER_LINES: usize = 64;
 
 impl Body {
     /// A body framed like this.
@@ -45,7 +49,7 @@ impl Body {
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::ChunkSize { size: 0, digits: 0 },
         };
-        Self { state, trailers: 0, trailer: Vec::new(), kept: Vec::new(), content: 0 }
+        Self { state, trailers: 0, trailer: Vec::new(), kept: Vec::new(), lines: 0, content: 0 }
     }
 
     /// Whether the body has ended.
@@ -154,6 +158,10 @@ impl Body {
     }
 
     fn check_trailer(&mut self) -> Result<(), Refusal> {
+        self.lines += 1;
+        if self.lines > MAX_TRAILER_LINES {
+            return Err(Refusal::Trailer);
+        }
         check_trailer(&self.trailer)?;
         self.kept.append(&mut self.trailer);
         self.kept.extend_from_slice(b"\r\n");
@@ -266,6 +274,8 @@ mod tests {
         for bad in bad {
             assert_eq!(read(bad), Err(Refusal::Trailer), "{bad:?}");
         }
+        assert_eq!(read(&"x:\r\n".repeat(MAX_TRAILER_LINES)), Ok((4 * MAX_TRAILER_LINES + 5, true)));
+        assert_eq!(read(&"x:\r\n".repeat(MAX_TRAILER_LINES + 1)), Err(Refusal::Trailer));
     }
 
     #[test]

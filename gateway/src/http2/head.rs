@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::http1::body::{MAX_TRAILERS, check_trailer};
+use crate::http1::body::{MAX_TRAILER_LINES, MAX_TRAILERS, check_trailer};
 use crate::http1::fields::Field;
 use crate::http1::head::{self, Head, Limits, Refusal};
 use crate::http1::rewrite::put;
@@ -77,6 +77,9 @@ pub(super) fn request(
 /// [`Refusal::Trailer`] for one that may not be a trailer, and for too many: h2 drops what is beyond its bound.
 pub(super) fn request_trailers(trailers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
     let mut out = Vec::new();
+    if trailers.len() > MAX_TRAILER_LINES {
+        return Err(Refusal::Trailer);
+    }
     for (name, value) in trailers {
         let start = out.len();
         if start + name.as_str().len() + value.len() > MAX_TRAILERS {
