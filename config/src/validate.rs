@@ -9,7 +9,6 @@ use crate::headers::security_headers;
 use crate::model::{Address, Config, HostPattern, PathPattern, RateKey, RateLimit};
 use crate::overlap::{Pattern, witness};
 use crate::place::At;
-use crate::signer::{Policy, Signable, Signer};
 use crate::units::LONGEST;
 use crate::{Diagnostic, Route, Severity, is_forged};
 
@@ -51,13 +50,13 @@ pub(crate) fn validate(config: &Config, file: &Path) -> Vec<Diagnostic> {
     }
     routes(config, &mut found);
     if let Some(signer) = &config.signer {
-        self::signer(signer, &mut found);
+        crate::signer::validate(signer, &mut found);
     }
     found
 }
 
 /// `name` must be one of `known`; says which names there are when it is not.
-fn reference<T>(what: &str, name: &At<String>, known: &BTreeMap<String, T>, found: &mut Vec<Diagnostic>) {
+pub(crate) fn reference<T>(what: &str, name: &At<String>, known: &BTreeMap<String, T>, found: &mut Vec<Diagnostic>) {
     if known.contains_key(&name.value) {
         return;
     }
@@ -336,147 +335,5 @@ fn backends(config: &Config, route: &Route, found: &mut Vec<Diagnostic>) {
             Diagnostic::error(format!("route {:?} sends nothing anywhere: all its weights are 0", name.value))
                 .at(&route.backends[0].span),
         );
-    }
-}
-
-/// Who limits value means to limit what can be lost. Neither tokens nor fees are value.
-fn limits(name: &str, policy: &At<Policy>, found: &mut Vec<Diagnostic>) {
-    if policy.max_value.is_none() && policy.daily_value.is_none() {
-        return;
-    }
-    let mut warn = |what: &str, help: &str| {
-        let message = format!("policy {name:?} limits value, and {what}");
-        found.push(Diagnostic::warning(message).at(&policy.span).help(help));
-    };
-    if policy.to.is_none() {
-        warn(
-            "not who may be paid: tokens can be sent to anybody, in any amount",
-            "list contracts and recipients in `to`: max_value and daily_value count the chain's own currency only",
-        );
-    }
-    if policy.max_fee.is_none() {
-        warn(
-            "not fees: one transaction may cost any amount of them",
-            "set max_fee: max_value and daily_value do not count fees",
-        );
-    }
-}
-
-/// A key has one name: under a second it would have a second `daily_value`.
-fn same_keys(signer: &Signer, found: &mut Vec<Diagnostic>) {
-    // By its id alone: an ARN ends with it, and a multi-region key has it in every region.
-    let id = |key_id: &str| key_id.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
-    let (mut kms, mut files) = (BTreeMap::new(), BTreeMap::new());
-    for (name, key) in &signer.keys {
-        let in_kms = key.kms.as_ref().map(|kms| (id(&kms.key_id), kms.endpoint.as_ref().map(|url| &url.value)));
-        let other = in_kms.and_then(|key| kms.insert(key, name));
-        let other = other.or_else(|| key.local.as_ref().and_then(|local| files.insert(&local.path, name)));
-        if let Some(other) = other {
-            found.push(
-                Diagnostic::error(format!("keys {other:?} and {name:?} are the same key"))
-                    .at(&key.span)
-                    .help("a key has one name: each would have its own daily_value and idempotency keys"),
-            );
-        }
-    }
-}
-
-fn signer(signer: &Signer, found: &mut Vec<Diagnostic>) {
-    for listen in signer.listen.as_slice() {
-        if matches!(listen.value, Address::Tcp(_)) {
-            found.push(
-                Diagnostic::error("the signer listens on Unix sockets only")
-                    .at(&listen.span)
-                    .help("write it as \"unix:PATH\""),
-            );
-        }
-    }
-    if signer.listen.as_slice().is_empty() {
-        found.push(Diagnostic::error("the signer listens nowhere"));
-    }
-    for (name, key) in &signer.keys {
-        match (&key.kms, &key.local) {
-            (Some(kms), None) => {
-                if kms.key_id.starts_with("alias/") || kms.key_id.contains(":alias/") {
-                    found.push(
-                        Diagnostic::error("a KMS key is named by its id or ARN")
-                            .at(&kms.key_id.span)
-                            .label("an alias can be pointed at another key"),
-                    );
-                }
-                if let Some(endpoint) = &kms.endpoint
-                    && !endpoint.starts_with("http://")
-                    && !endpoint.starts_with("https://")
-                {
-                    found.push(Diagnostic::error("a KMS endpoint is a URL").at(&endpoint.span));
-                }
-            }
-            (None, Some(_)) if !signer.allow_local_keys => found.push(
-                Diagnostic::error(format!("key {name:?} is kept in a file"))
-                    .at(&key.span)
-                    .help("for development, set allow_local_keys = true under [signer]; for money, use kms"),
-            ),
-            (None, Some(_)) => {}
-            _ => found.push(Diagnostic::error(format!("key {name:?} needs one of kms and local")).at(&key.span)),
-        }
-    }
-    same_keys(signer, found);
-    let mut ids = BTreeMap::new();
-    for (name, chain) in &signer.chains {
-        if chain.id == 0 {
-            found.push(Diagnostic::error(format!("chain {name:?} has id 0")).at(&chain.span));
-        }
-        if let Some(other) = ids.insert(chain.id, name) {
-            found.push(Diagnostic::error(format!("chains {other:?} and {name:?} have the same id")).at(&chain.span));
-        }
-    }
-    for (name, policy) in &signer.policies {
-        for chain in policy.chains.iter().flatten() {
-            reference("signer.chains", chain, &signer.chains, found);
-        }
-        if policy.functions.is_some() && policy.to.is_none() {
-            found.push(
-                Diagnostic::error(format!("policy {name:?} lists functions, and not on what they may be called"))
-                    .at(&policy.span)
-                    .help("without `to`, any function may be called: list the contracts there"),
-            );
-        }
-        if policy.verifying_contracts.is_some() && policy.to.is_none() {
-            found.push(
-                Diagnostic::error(format!("policy {name:?} lists verifying_contracts, and restricts nothing by it"))
-                    .at(&policy.span)
-                    .help("without `to`, any typed data is signed: list contracts and recipients there"),
-            );
-        }
-        let authorizations = policy.sign.iter().flatten().any(|kind| *kind == Signable::Authorization);
-        if authorizations && policy.delegates.is_none() {
-            found.push(
-                Diagnostic::error(format!("policy {name:?} allows authorizations, and none to anybody"))
-                    .at(&policy.span)
-                    .help("list in `delegates` whose code an account may be given"),
-            );
-        }
-    }
-    for (name, policy) in &signer.policies {
-        limits(name, policy, found);
-    }
-    let mut uids = BTreeMap::new();
-    for (name, caller) in &signer.callers {
-        if caller.token_file.is_some() == caller.uid.is_some() {
-            found.push(Diagnostic::error(format!("caller {name:?} needs one of token_file and uid")).at(&caller.span));
-        }
-        if let Some(other) = caller.uid.and_then(|uid| uids.insert(uid, name)) {
-            found.push(Diagnostic::error(format!("callers {other:?} and {name:?} have the same uid")).at(&caller.span));
-        }
-        for key in &caller.keys {
-            reference("signer.keys", key, &signer.keys, found);
-        }
-        match &caller.policy {
-            Some(policy) => reference("signer.policies", policy, &signer.policies, found),
-            None => found.push(
-                Diagnostic::warning(format!("caller {name:?} has no policy: it may have nothing signed"))
-                    .at(&caller.span),
-            ),
-        }
     }
 }
