@@ -151,13 +151,14 @@ fn policy(c: &mut Criterion) {
     let policy = Policy::new("payouts", &config.policies["payouts"], &config.chains);
     let [(_, legacy), (_, token), _] = requests();
     let payment = Transaction::parse(token.as_bytes()).expect("the request is right");
-    assert!(judge(&policy, &payment).is_ok());
-    group.bench_function("token payment, allowed", |b| b.iter(|| judge(black_box(&policy), black_box(&payment))));
+    let now = std::time::SystemTime::now();
+    assert!(judge(&policy, &payment, now).is_ok());
+    group.bench_function("token payment, allowed", |b| b.iter(|| judge(black_box(&policy), black_box(&payment), now)));
     let other =
         legacy.replace("0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "0xffffffffffffffffffffffffffffffffffffffff");
     let other = Transaction::parse(other.as_bytes()).expect("the request is right");
-    assert!(judge(&policy, &other).is_err());
-    group.bench_function("payment, denied", |b| b.iter(|| judge(black_box(&policy), black_box(&other))));
+    assert!(judge(&policy, &other, now).is_err());
+    group.bench_function("payment, denied", |b| b.iter(|| judge(black_box(&policy), black_box(&other), now)));
     let (limit, value) = (policy.daily_value, Transaction::parse(legacy.as_bytes()).expect("it is right").value());
     group.bench_function("daily value", |b| {
         b.iter(|| judge_daily(black_box(limit), black_box(value), black_box(value)))

@@ -8,14 +8,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use sha2::{Digest, Sha256};
 
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyError};
 use crate::ledger::{self, Begun, Ledger, LedgerError, Record, Request, RequestId, Reservation, Signed};
 use crate::metrics::Metrics;
-use crate::policy::{self, Denied, Policy};
+use crate::policy::{self, Allowed, Asset, Denied, Policy};
 use crate::signature::Signature;
 use crate::statement::Statement;
 use crate::transaction::{EncodersDisagree, Transaction};
@@ -133,7 +133,9 @@ impl Signing {
             Some(_) | None => {}
         }
         let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
-        policy::judge(policy, &tx).map_err(|denied| self.denied(denied))?;
+        let now = SystemTime::now();
+        let allowed = policy::judge(policy, &tx, now).map_err(|denied| self.denied(denied))?;
+        let daily_limit = daily_limit(&allowed).map_err(|denied| self.denied(denied))?;
         if abandoned() {
             return Err(Refusal::Abandoned);
         }
@@ -144,8 +146,8 @@ impl Signing {
             nonce: tx.nonce(),
             value: tx.value(),
             policy: policy.name.clone(),
-            daily_limit: policy.daily_value,
-            now: SystemTime::now(),
+            daily_limit,
+            now,
         });
         let (reservation, fresh) = match self.timed("begin", begin).await? {
             Begun::Fresh(reservation) => (reservation, true),
@@ -190,7 +192,8 @@ impl Signing {
     ) -> Result<Said, Refusal> {
         let digest = statement.signing_hash()?;
         let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
-        statement.judge(policy).map_err(|denied| self.denied(denied))?;
+        let allowed = statement.judge(policy, SystemTime::now()).map_err(|denied| self.denied(denied))?;
+        daily_limit(&allowed).map_err(|denied| self.denied(denied))?;
         self.metrics.verdict("allowed");
         let signature = self.sign(key, &digest).await?;
         let record = self.ledger.record(ledger::Statement {
@@ -234,6 +237,24 @@ impl Signing {
     async fn timed<T>(&self, operation: &str, work: impl Future<Output = T>) -> T {
         let _timer = self.metrics.ledger(operation).start_timer();
         work.await
+    }
+}
+
+/// The one window that the ledger knows of: the chain's own currency in 24 hours. What it could not keep is not allowed.
+fn daily_limit(allowed: &Allowed) -> Result<Option<U256>, Denied> {
+    let mut limit = None;
+    for (asset, window) in
+        allowed.spends.iter().flat_map(|spend| spend.windows.iter().map(|window| (spend.asset, window)))
+    {
+        if (asset, window.rule) != (Asset::Native, "daily_value") {
+            let detail = format!("the ledger does not count what is spent {asset}");
+            return Err(Denied { rule: window.rule, detail });
+        }
+        limit = Some(window.max);
+    }
+    match &allowed.approval {
+        Some(approval) => Err(Denied { rule: approval.rule, detail: approval.detail.clone() }),
+        None => Ok(limit),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What is signed and is no transaction: messages, typed data, and authorizations of EIP-7702.
 
+use std::time::SystemTime;
+
 use alloy_primitives::B256;
 
 use crate::authorization::Authorization;
 use crate::message::Message;
-use crate::policy::{self, Denied, Policy};
+use crate::policy::{self, Allowed, Denied, Policy};
 use crate::transaction::EncodersDisagree;
 use crate::typed_data::TypedData;
 
@@ -45,11 +47,11 @@ impl Statement {
     }
 
     /// Judges it by a policy.
-    pub(crate) fn judge(&self, policy: &Policy) -> Result<(), Denied> {
+    pub(crate) fn judge(&self, policy: &Policy, now: SystemTime) -> Result<Allowed, Denied> {
         match self {
-            Self::Message(message) => policy::judge_message(policy, message),
-            Self::TypedData(data) => policy::judge_typed_data(policy, data),
-            Self::Authorization(authorization) => policy::judge_authorization(policy, authorization),
+            Self::Message(message) => policy::judge_message(policy, message, now),
+            Self::TypedData(data) => policy::judge_typed_data(policy, data, now),
+            Self::Authorization(authorization) => policy::judge_authorization(policy, authorization, now),
         }
     }
 }

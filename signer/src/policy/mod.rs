@@ -1,8 +1,8 @@
 //! What a caller may have signed.
 //!
 //! Pure: a policy is given a transaction, or what else is to be signed, and answers. What was spent before comes in as a
-//! number; the ledger calls [`judge_daily`] inside the transaction that reserves, so that no two requests see the same
-//! allowance.
+//! number; the ledger calls [`judge_window`] inside the transaction that reserves, so that no two requests see the same
+//! allowance. So does the time.
 //!
 //! The default is no. A caller without a policy, and a chain that the file does not name, have nothing signed.
 
@@ -10,18 +10,21 @@ mod calldata;
 mod permits;
 #[cfg(test)]
 mod properties;
+mod spend;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod typed_data_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::{Address, U256};
 pub use keygate_config::Signable;
 
 pub use calldata::{Calldata, Malformed};
 pub use permits::Permit;
+pub use spend::{Allowed, Approval, Asset, Spend, Window, judge_window};
 
 use crate::authorization::Authorization;
 use crate::message::Message;
@@ -72,7 +75,7 @@ impl Denied {
         Self { rule: "policy", detail: "the caller has no policy, and may have nothing signed".to_owned() }
     }
 
-    fn new(rule: &'static str, detail: impl Into<String>) -> Result<(), Self> {
+    fn new<T>(rule: &'static str, detail: impl Into<String>) -> Result<T, Self> {
         Err(Self { rule, detail: detail.into() })
     }
 }
@@ -121,11 +124,11 @@ impl Policy {
     }
 }
 
-/// Judges a transaction by everything but `daily_value`, which [`judge_daily`] does.
+/// Judges a transaction at a time by everything but what was spent before, which [`judge_window`] does.
 ///
 /// # Errors
 /// [`Denied`] by the first rule that says no.
-pub fn judge(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
+pub fn judge(policy: &Policy, tx: &Transaction, _now: SystemTime) -> Result<Allowed, Denied> {
     judge_kind(policy, Signable::Transaction, "transactions")?;
     judge_chain(policy, U256::from(tx.chain_id()))?;
     match tx.to() {
@@ -150,25 +153,41 @@ pub fn judge(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
             None => return Denied::new("max_fee", format!("fees beyond 256 bits are above {max} wei")),
         }
     }
-    Ok(())
+    Ok(Allowed { spends: native(policy, tx.value()).into_iter().collect(), approval: None })
+}
+
+/// What is spent of the chain's own currency.
+fn native(policy: &Policy, amount: U256) -> Option<Spend> {
+    let windows = policy.daily_value.map(daily).into_iter().collect();
+    (!amount.is_zero()).then_some(Spend { asset: Asset::Native, amount, windows })
+}
+
+fn daily(max: U256) -> Window {
+    Window { rule: "daily_value", period: Duration::from_secs(24 * 60 * 60), max }
 }
 
 /// Judges a message (EIP-191). What it lets somebody do, nobody can read: a policy allows messages, or it does not.
 ///
 /// # Errors
 /// [`Denied`] by `sign`.
-pub fn judge_message(policy: &Policy, _: &Message) -> Result<(), Denied> {
-    judge_kind(policy, Signable::Message, "messages")
+pub fn judge_message(policy: &Policy, _: &Message, _now: SystemTime) -> Result<Allowed, Denied> {
+    judge_kind(policy, Signable::Message, "messages")?;
+    Ok(Allowed::default())
 }
 
 /// Judges an authorization to sign (EIP-7702).
 ///
 /// # Errors
 /// [`Denied`] by the first rule that says no.
-pub fn judge_authorization(policy: &Policy, authorization: &Authorization) -> Result<(), Denied> {
+pub fn judge_authorization(
+    policy: &Policy,
+    authorization: &Authorization,
+    _now: SystemTime,
+) -> Result<Allowed, Denied> {
     judge_kind(policy, Signable::Authorization, "authorizations")?;
     judge_chain(policy, U256::from(authorization.chain_id()))?;
-    judge_delegate(policy, authorization.delegate())
+    judge_delegate(policy, authorization.delegate())?;
+    Ok(Allowed::default())
 }
 
 /// Judges typed data (EIP-712). With `to`, a permit's tokens, its spender and the contract that is to verify it must be
@@ -176,14 +195,14 @@ pub fn judge_authorization(policy: &Policy, authorization: &Authorization) -> Re
 ///
 /// # Errors
 /// [`Denied`] by the first rule that says no.
-pub fn judge_typed_data(policy: &Policy, data: &TypedData) -> Result<(), Denied> {
+pub fn judge_typed_data(policy: &Policy, data: &TypedData, _now: SystemTime) -> Result<Allowed, Denied> {
     judge_kind(policy, Signable::TypedData, "typed data")?;
     match data.chain_id() {
         Some(id) => judge_chain(policy, id)?,
         None => return Denied::new("chains", "the domain has no chainId: the signature would be for every chain"),
     }
     let Some(listed) = &policy.to else {
-        return Ok(());
+        return Ok(Allowed::default());
     };
     let Some(contract) = data.verifying_contract() else {
         return Denied::new("verifying_contracts", "the domain has no verifyingContract");
@@ -198,13 +217,13 @@ pub fn judge_typed_data(policy: &Policy, data: &TypedData) -> Result<(), Denied>
                 let why = "the permit has a witness, which is not read, and its contract";
                 return Denied::new("verifying_contracts", format!("{why} {contract} is not listed"));
             }
-            Ok(())
+            Ok(Allowed::default())
         }
         Permit::Other if unlisted => {
             let name = data.encoded_type().split('(').next().unwrap_or_default();
             Denied::new("verifying_contracts", format!("{name:?} is not read, and {contract} is not listed"))
         }
-        Permit::Other => Ok(()),
+        Permit::Other => Ok(Allowed::default()),
     }
 }
 
@@ -213,15 +232,7 @@ pub fn judge_typed_data(policy: &Policy, data: &TypedData) -> Result<(), Denied>
 /// # Errors
 /// [`Denied`] by `daily_value`.
 pub fn judge_daily(limit: Option<U256>, spent: U256, value: U256) -> Result<(), Denied> {
-    match (limit, spent.checked_add(value)) {
-        (None, _) => Ok(()),
-        // What sends nothing spends nothing, even if a limit was lowered below what is spent.
-        (Some(_), _) if value.is_zero() => Ok(()),
-        (Some(limit), Some(total)) if total <= limit => Ok(()),
-        (Some(limit), _) => {
-            Denied::new("daily_value", format!("{value} wei on top of {spent} wei in 24 hours is above {limit} wei"))
-        }
-    }
+    limit.map_or(Ok(()), |max| judge_window(Asset::Native, &daily(max), spent, value))
 }
 
 fn judge_kind(policy: &Policy, kind: Signable, name: &str) -> Result<(), Denied> {

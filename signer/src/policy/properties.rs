@@ -4,7 +4,7 @@ use alloy_primitives::{Address, U256};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::tests::{ALL, LISTED, STRANGER, TOKEN, erc20};
+use super::tests::{ALL, LISTED, NOW, STRANGER, TOKEN, erc20};
 use super::*;
 use crate::authorization::tests::authorization;
 
@@ -168,10 +168,10 @@ proptest! {
     ) {
         let message = Message::parse(br#"{"message": "x"}"#).unwrap();
         let allowed = |policy: &Policy| [
-            judge(policy, &tx).is_ok(),
-            judge_typed_data(policy, &data).is_ok(),
-            judge_authorization(policy, &authorization).is_ok(),
-            judge_message(policy, &message).is_ok(),
+            judge(policy, &tx, NOW).is_ok(),
+            judge_typed_data(policy, &data, NOW).is_ok(),
+            judge_authorization(policy, &authorization, NOW).is_ok(),
+            judge_message(policy, &message, NOW).is_ok(),
         ];
         for tighter in tightened(&policy, &other) {
             for (less, more) in allowed(&tighter).into_iter().zip(allowed(&policy)) {
@@ -182,7 +182,7 @@ proptest! {
 
     #[test]
     fn typed_data_that_is_allowed_keeps_every_rule(policy in any_policy(), data in any_typed_data()) {
-        if judge_typed_data(&policy, &data).is_ok() {
+        if judge_typed_data(&policy, &data, NOW).is_ok() {
             prop_assert!(policy.sign.contains(&Signable::TypedData));
             prop_assert!(data.chain_id().is_some_and(|id| policy.chains.contains(&id.to::<u64>())));
             if let Some(listed) = &policy.to {
@@ -209,7 +209,7 @@ proptest! {
 
     #[test]
     fn what_is_allowed_keeps_every_rule(policy in any_policy(), tx in any_tx()) {
-        if judge(&policy, &tx).is_ok() {
+        if judge(&policy, &tx, NOW).is_ok() {
             prop_assert!(policy.sign.contains(&Signable::Transaction) && policy.chains.contains(&tx.chain_id()));
             prop_assert!(policy.max_value.is_none_or(|max| tx.value() <= max));
             let fee = U256::from(tx.gas()) * U256::from(tx.max_gas_price()) + tx.max_blob_fee();

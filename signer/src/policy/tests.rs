@@ -9,6 +9,7 @@ pub(super) const LISTED: Address = Address::repeat_byte(0x11);
 pub(super) const TOKEN: Address = Address::repeat_byte(0x22);
 pub(super) const STRANGER: Address = Address::repeat_byte(0x99);
 const MUCH: u64 = 1_000_000;
+pub(super) const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 pub(super) const ALL: [Signable; 4] =
     [Signable::Transaction, Signable::Message, Signable::TypedData, Signable::Authorization];
@@ -37,7 +38,7 @@ fn tx(change: impl FnOnce(&mut Value)) -> Transaction {
 }
 
 fn rule(policy: &Policy, tx: &Transaction) -> Option<&'static str> {
-    judge(policy, tx).err().map(|denied| denied.rule)
+    judge(policy, tx, NOW).err().map(|denied| denied.rule)
 }
 
 pub(super) fn erc20(selector: &str, words: &[Address]) -> String {

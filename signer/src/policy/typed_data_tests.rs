@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, U256};
 use serde_json::{Value, json};
 
-use super::tests::{LISTED, STRANGER, TOKEN, policy};
+use super::tests::{LISTED, NOW, STRANGER, TOKEN, policy};
 use super::*;
 
 /// The name of a type, and its fields: `("Permit", &["address owner", ...])`.
@@ -46,7 +46,7 @@ fn permit_in(domain: Value, spender: Address) -> TypedData {
 }
 
 fn rule(policy: &Policy, data: &TypedData) -> Option<&'static str> {
-    judge_typed_data(policy, data).err().map(|denied| denied.rule)
+    judge_typed_data(policy, data, NOW).err().map(|denied| denied.rule)
 }
 
 fn with_contracts(contracts: &[Address]) -> Policy {
@@ -235,11 +235,11 @@ fn kinds_are_allowed_one_by_one() {
     let permit = permit(TOKEN, LISTED);
     for kind in [Signable::Transaction, Signable::Message, Signable::TypedData, Signable::Authorization] {
         let only = Policy { sign: [kind].into(), delegates: [LISTED].into(), ..policy() };
-        assert_eq!(judge_message(&only, &message).is_ok(), kind == Signable::Message);
-        assert_eq!(judge_typed_data(&only, &permit).is_ok(), kind == Signable::TypedData);
-        assert_eq!(judge_authorization(&only, &authorization).is_ok(), kind == Signable::Authorization);
+        assert_eq!(judge_message(&only, &message, NOW).is_ok(), kind == Signable::Message);
+        assert_eq!(judge_typed_data(&only, &permit, NOW).is_ok(), kind == Signable::TypedData);
+        assert_eq!(judge_authorization(&only, &authorization, NOW).is_ok(), kind == Signable::Authorization);
     }
-    let rule = |policy: &Policy| judge_authorization(policy, &authorization).err().map(|denied| denied.rule);
+    let rule = |policy: &Policy| judge_authorization(policy, &authorization, NOW).err().map(|denied| denied.rule);
     assert_eq!(rule(&policy()), Some("delegates"));
     assert_eq!(rule(&Policy { chains: [1].into(), delegates: [LISTED].into(), ..policy() }), Some("chains"));
 }
