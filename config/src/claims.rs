@@ -136,11 +136,23 @@ fn all<'a>(config: &'a Config, file: &Path) -> Vec<Claim<'a>> {
             claim("signer.listen", "the first name of ", &beside(path, ".new"), Usage::Write, Some(&listen.span));
         }
     }
-    let Ledger::Sqlite(path) = &signer.ledger.value;
-    claim("signer.ledger", "", path, Usage::Write, Some(&signer.ledger.span));
-    claim("signer.ledger", "the lock of ", &beside(path, ".lock"), Usage::Write, Some(&signer.ledger.span));
-    for end in ["-wal", "-shm", "-journal"] {
-        claim("signer.ledger", "the log of ", &beside(path, end), Usage::Write, Some(&signer.ledger.span));
+    let at = Some(&signer.ledger.span);
+    match &signer.ledger.value {
+        Ledger::Sqlite(path) => {
+            claim("signer.ledger", "", path, Usage::Write, at);
+            claim("signer.ledger", "the lock of ", &beside(path, ".lock"), Usage::Write, at);
+            for end in ["-wal", "-shm", "-journal"] {
+                claim("signer.ledger", "the log of ", &beside(path, end), Usage::Write, at);
+            }
+        }
+        Ledger::Postgres(server) => {
+            let files = [(&server.password_file, "the password of "), (&server.ca, "the authorities of ")];
+            for (path, what) in files {
+                if let Some(path) = path {
+                    claim("signer.ledger", what, path, Usage::Read, at);
+                }
+            }
+        }
     }
     claims
 }

@@ -181,6 +181,19 @@ pub fn load_token(path: &Path) -> Result<String, String> {
     Ok(token.to_owned())
 }
 
+/// Reads a password that keygate shows to somebody: the first line of its file.
+///
+/// # Errors
+/// What is wrong, in one line that names the file.
+pub fn load_password(path: &Path) -> Result<String, String> {
+    let text = read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = String::from_utf8(text).map_err(|_| format!("{}: a password is text", path.display()))?;
+    match text.lines().next() {
+        Some(password) if !password.is_empty() => Ok(password.to_owned()),
+        _ => Err(format!("{}: its first line, the password, is empty", path.display())),
+    }
+}
+
 /// What others than its owner and group could do with a token's file, in one line that names it.
 #[must_use]
 pub fn exposed_token(path: &Path) -> Option<String> {
@@ -322,8 +335,14 @@ fn access(path: &Path, wanted: Access) -> Result<(), String> {
 }
 
 fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
-    let Ledger::Sqlite(ledger) = &signer.ledger.value;
-    found.extend(check_ledger(ledger).err().map(|why| Diagnostic::error(why).at(&signer.ledger.span)));
+    let wrong = match &signer.ledger.value {
+        Ledger::Sqlite(path) => check_ledger(path).err(),
+        Ledger::Postgres(server) => {
+            let files = [&server.password_file, &server.ca].into_iter().flatten();
+            files.map(|path| access(path, Access::READ_OK)).find_map(Result::err)
+        }
+    };
+    found.extend(wrong.map(|why| Diagnostic::error(why).at(&signer.ledger.span)));
     for listen in signer.listen.as_slice() {
         if let Address::Unix(path) = &listen.value {
             found.extend(check_socket(path).err().map(|why| Diagnostic::error(why).at(&listen.span)));

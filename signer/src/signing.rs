@@ -1,21 +1,27 @@
 //! The way of a request for a signature, from a caller that is known to bytes that are answered for ever.
 //!
-//! Encode (twice) → known idempotency key? its bytes → policy → reserve, durably → sign, verify → store, durably →
-//! answer. It encodes before it reserves, so that a transaction that the encoders dispute reserves nothing.
+//! Encode (twice) → known idempotency key? its bytes → policy → reserve, durably, with its nonce → sign, verify → store,
+//! durably → answer. It encodes before it reserves, so that a transaction that the encoders dispute reserves nothing.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_primitives::{Address, B256, keccak256};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::api::callers::Callers;
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyError};
-use crate::ledger::{self, Begun, Ledger, LedgerError, Record, Request, RequestId, Reservation, Signed};
+use crate::ledger::audit::Event;
+use crate::ledger::{
+    self, Begun, Exposed, Exposure, Held, Ledger, LedgerError, Nonce, Record, Request, RequestId, Reserved, Signed,
+    Unfinished,
+};
 use crate::metrics::Metrics;
-use crate::policy::{self, Allowed, Asset, Denied, Policy};
+use crate::policy::{self, Denied, Policy};
 use crate::signature::Signature;
 use crate::statement::Statement;
 use crate::transaction::{EncodersDisagree, Transaction};
@@ -51,7 +57,8 @@ pub(crate) struct Said {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     tx: Transaction,
-    signing_bytes: Vec<u8>,
+    /// The caller's; none is for one that is chosen here.
+    nonce: Option<u64>,
     pub(crate) digest: [u8; 32],
 }
 
@@ -68,8 +75,12 @@ pub(crate) enum Refusal {
     Abandoned,
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error("it is held until somebody else approves it: {}", .0.rule)]
+    Held(Box<Held>),
+    #[error("the nonce is missing, and nobody here knows which comes next")]
+    NoNonce,
     #[error(
-        "the clock is {0} seconds behind what was counted last for daily_value: it is wrong now, or was then; how to go on \
+        "the clock is {0} seconds behind what was counted last for a limit: it is wrong now, or was then; how to go on \
          is in docs/signer.md, under \"When the clock was wrong\""
     )]
     ClockBehind(u64),
@@ -88,6 +99,8 @@ impl Refusal {
             Self::Crowded => "crowded",
             Self::Abandoned => "abandoned",
             Self::Denied(_) => "denied",
+            Self::Held(_) => "held",
+            Self::NoNonce => "no-nonce",
             Self::ClockBehind(_) => "clock-behind",
             Self::Key(error) => error.kind(),
             Self::Ledger(_) => "ledger",
@@ -96,11 +109,16 @@ impl Refusal {
 }
 
 impl Prepared {
-    /// Has both encoders write it. What goes with it and is not signed is told apart by `sidecar`.
-    pub(crate) fn new(key: &Key, tx: Transaction, sidecar: Option<[u8; 32]>) -> Result<Self, Refusal> {
-        let signing_bytes = tx.signing_bytes()?;
-        let digest = request_digest(key.address(), &signing_bytes, sidecar);
-        Ok(Self { tx, signing_bytes, digest })
+    /// Has both encoders write it. Its `nonce` is the caller's, or is chosen when it is reserved. What goes with it and is
+    /// not signed is told apart by `sidecar`.
+    pub(crate) fn new(
+        key: &Key,
+        tx: Transaction,
+        nonce: Option<u64>,
+        sidecar: Option<[u8; 32]>,
+    ) -> Result<Self, Refusal> {
+        let digest = request_digest(key.address(), &tx.signing_bytes()?, nonce.is_some(), sidecar);
+        Ok(Self { tx, nonce, digest })
     }
 }
 
@@ -118,58 +136,100 @@ impl Signing {
         prepared: Prepared,
         abandoned: impl Fn() -> bool,
     ) -> Result<Answer, Refusal> {
-        let Prepared { tx, signing_bytes, digest } = prepared;
-        let answer = |signed, replayed| Answer {
-            signed,
-            from: key.address(),
-            chain_id: tx.chain_id(),
-            nonce: tx.nonce(),
-            replayed,
-        };
+        let Prepared { tx, nonce, digest } = prepared;
+        let chain_id = tx.chain_id();
+        let answer = |signed, nonce, replayed| Answer { signed, from: key.address(), chain_id, nonce, replayed };
 
         match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
             Some(known) if known.digest != digest => return Err(Refusal::Conflict),
-            Some(Record { signed: Some(signed), .. }) => return Ok(answer(signed, true)),
+            Some(Record { signed: Some(signed), nonce, .. }) => return Ok(answer(signed, nonce, true)),
             Some(_) | None => {}
         }
-        let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
         let now = SystemTime::now();
-        let allowed = policy::judge(policy, &tx, now).map_err(|denied| self.denied(denied))?;
-        let daily_limit = daily_limit(&allowed).map_err(|denied| self.denied(denied))?;
+        let judged = match policy {
+            Some(policy) => policy::judge(policy, &tx, now).map(|allowed| (policy, allowed)),
+            None => Err(Denied::no_policy()),
+        };
+        let (policy, allowed) = match judged {
+            Ok(judged) => judged,
+            Err(denied) => {
+                let RequestId { caller, idempotency_key, .. } = &id;
+                self.note_denied(
+                    key,
+                    caller,
+                    &denied,
+                    json!({
+                        "idempotencyKey": idempotency_key, "digest": hex::encode(digest), "transaction": tx.body(),
+                    }),
+                )
+                .await;
+                return Err(self.denied(denied));
+            }
+        };
+        let nonce = nonce.map(Nonce::Given).ok_or(Refusal::NoNonce)?;
         if abandoned() {
             return Err(Refusal::Abandoned);
         }
         let begin = self.ledger.begin(Request {
             id,
             digest,
-            chain_id: tx.chain_id(),
-            nonce: tx.nonce(),
+            chain_id,
+            nonce,
             value: tx.value(),
+            body: tx.body(),
+            send: false,
             policy: policy.name.clone(),
-            daily_limit,
+            allowed,
             now,
         });
-        let (reservation, fresh) = match self.timed("begin", begin).await? {
-            Begun::Fresh(reservation) => (reservation, true),
-            Begun::Pending(reservation) => (reservation, false),
-            Begun::Signed(signed) => return Ok(answer(signed, true)),
+        let (reserved, fresh) = match self.timed("begin", begin).await? {
+            Begun::Fresh(reserved) => (reserved, true),
+            Begun::Pending(reserved) => (reserved, false),
+            Begun::Signed { signed, nonce } => return Ok(answer(signed, nonce, true)),
             Begun::Conflict => return Err(Refusal::Conflict),
+            Begun::Held(held) => return Err(Refusal::Held(Box::new(held))),
             Begun::Denied(denied) => return Err(self.denied(denied)),
             Begun::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
         };
         self.metrics.verdict("allowed");
+        let nonce = reserved.nonce;
+        let signed = self.reserved(key, tx, reserved, fresh).await?;
+        Ok(answer(signed, nonce, false))
+    }
 
-        let signature = match self.sign(key, &keccak256(&signing_bytes)).await {
+    /// Signs what is reserved, as it was reserved, and stores it. What is `fresh` is released if it is certain that
+    /// nothing was signed.
+    pub(crate) async fn reserved(
+        &self,
+        key: &Key,
+        asked: Transaction,
+        reserved: Reserved,
+        fresh: bool,
+    ) -> Result<Signed, Refusal> {
+        let Reserved { reservation, nonce, body } = reserved;
+        let tx = match body {
+            // Whatever is asked for now, under this name this was reserved.
+            Some(body) if !fresh => Transaction::from_body(&body)
+                .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))?,
+            _ => asked,
+        };
+        let tx = tx.with_nonce(nonce);
+        let digest = keccak256(tx.signing_bytes()?);
+        let signature = match self.sign(key, &digest).await {
             Ok(signature) => signature,
             Err(error) => {
                 // An earlier attempt under the same reservation may have had an outcome that is not known.
                 if fresh && error.nothing_signed() {
-                    self.release(reservation).await;
+                    let release = self.ledger.release(reservation, SystemTime::now());
+                    if let Err(error) = self.timed("release", release).await {
+                        // It stays reserved, which is safe: a retry finds it.
+                        tracing::warn!(%error, "a reservation could not be released");
+                    }
                 }
                 return Err(Refusal::Key(error));
             }
         };
-        let signed = tx.clone().into_signed(&signature)?;
+        let signed = tx.into_signed(&signature)?;
         let mut rsv = [0; 65];
         rsv[..32].copy_from_slice(signature.r());
         rsv[32..64].copy_from_slice(signature.s());
@@ -177,12 +237,13 @@ impl Signing {
         let signed = Signed { raw: signed.raw, hash: signed.hash, signature: rsv };
         let stored = self.timed("store", self.ledger.store(reservation, signed, SystemTime::now())).await?;
         self.metrics.signature("transaction");
-        Ok(answer(stored, false))
+        Ok(stored)
     }
 
-    /// Signs what is no transaction, for `caller`. It is written down before it is answered.
+    /// Signs what is no transaction, for `caller`. What it lets somebody take is counted before it is signed, and it is
+    /// written down before it is answered.
     ///
-    /// May stop anywhere: a signature that nobody was given is none.
+    /// May stop anywhere: a signature that nobody was given is none. What was counted stays counted then.
     pub(crate) async fn statement(
         &self,
         key: &Key,
@@ -191,11 +252,51 @@ impl Signing {
         statement: &Statement,
     ) -> Result<Said, Refusal> {
         let digest = statement.signing_hash()?;
-        let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
-        let allowed = statement.judge(policy, SystemTime::now()).map_err(|denied| self.denied(denied))?;
-        daily_limit(&allowed).map_err(|denied| self.denied(denied))?;
+        let now = SystemTime::now();
+        let judged = match policy {
+            Some(policy) => statement.judge(policy, now).map(|allowed| (policy, allowed)),
+            None => Err(Denied::no_policy()),
+        };
+        // What is signed under no name cannot be asked for again, once somebody has approved it.
+        let judged = judged.and_then(|(policy, allowed)| match allowed.approval {
+            Some(approval) => Err(Denied { rule: approval.rule, detail: approval.detail }),
+            None => Ok((policy, allowed.spends)),
+        });
+        let detail = || json!({ "kind": statement.kind(), "digest": hex::encode(digest) });
+        let (policy, spends) = match judged {
+            Ok(judged) => judged,
+            Err(denied) => {
+                self.note_denied(key, caller, &denied, detail()).await;
+                return Err(self.denied(denied));
+            }
+        };
+        let counted = if spends.is_empty() {
+            Vec::new()
+        } else {
+            let chain_id = statement.chain_id().unwrap_or_default();
+            let exposure = Exposure { policy: policy.name.clone(), address: key.address(), chain_id, spends, now };
+            match self.timed("expose", self.ledger.expose(exposure)).await? {
+                Exposed::Counted(counted) => counted,
+                Exposed::Denied(denied) => {
+                    self.note_denied(key, caller, &denied, detail()).await;
+                    return Err(self.denied(denied));
+                }
+                Exposed::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
+            }
+        };
         self.metrics.verdict("allowed");
-        let signature = self.sign(key, &digest).await?;
+        let signature = match self.sign(key, &digest).await {
+            Ok(signature) => signature,
+            Err(error) => {
+                if error.nothing_signed()
+                    && !counted.is_empty()
+                    && let Err(error) = self.timed("take-back", self.ledger.take_back(counted)).await
+                {
+                    tracing::warn!(%error, "what was counted for a signature that was not made stays counted");
+                }
+                return Err(Refusal::Key(error));
+            }
+        };
         let record = self.ledger.record(ledger::Statement {
             caller: caller.to_owned(),
             key: key.name().to_owned(),
@@ -205,11 +306,43 @@ impl Signing {
             digest,
             content: statement.content(),
             signature: signature.to_bytes(),
-            now: SystemTime::now(),
+            now,
         });
         self.timed("record", record).await?;
         self.metrics.signature(statement.kind());
         Ok(Said { signature, digest, address: key.address() })
+    }
+
+    /// Signs what was reserved before this moment, and not signed: under the same names, with the same nonces, as far as
+    /// its caller may have it signed still.
+    pub(crate) async fn finish(&self, reserved_before: SystemTime, callers: &Callers) -> Result<(), LedgerError> {
+        for Unfinished { id, digest, reserved, .. } in self.ledger.unfinished(reserved_before).await? {
+            let RequestId { caller, key, address, idempotency_key } = id.clone();
+            let left = |why: &dyn std::fmt::Display| {
+                tracing::warn!(caller, key, idempotency_key, %why, "what was reserved is not signed");
+            };
+            let Some(key) = self.keys.values().find(|key| key.address() == address) else {
+                left(&"its key is not in the file any more");
+                continue;
+            };
+            let Some(caller) = callers.named(&caller).filter(|caller| caller.may_use(key.name())) else {
+                left(&"its caller is not in the file any more, or may not use the key");
+                continue;
+            };
+            let Some(Ok(tx)) = reserved.body.as_deref().map(Transaction::from_body) else {
+                left(&"it is no transaction");
+                continue;
+            };
+            let prepared = Prepared { tx, nonce: Some(reserved.nonce), digest };
+            match self.transaction(key, caller.policy.as_ref(), id.clone(), prepared, || false).await {
+                Ok(Answer { signed, nonce, .. }) => {
+                    let (caller, hash) = (&caller.name, signed.hash);
+                    tracing::info!(caller, key = key.name(), idempotency_key, %hash, nonce, "what was reserved is signed");
+                }
+                Err(refusal) => left(&refusal),
+            }
+        }
+        Ok(())
     }
 
     async fn sign(&self, key: &Key, digest: &[u8; 32]) -> Result<Signature, KeyError> {
@@ -222,10 +355,20 @@ impl Signing {
         signature
     }
 
-    async fn release(&self, reservation: Reservation) {
-        if let Err(error) = self.timed("release", self.ledger.release(reservation)).await {
-            // It stays reserved, which is safe: a retry finds it.
-            tracing::warn!(%error, "a reservation could not be released");
+    /// Writes a denial to the audit trail. It stands, whether that succeeds or not.
+    async fn note_denied(&self, key: &Key, caller: &str, denied: &Denied, detail: serde_json::Value) {
+        let mut event = Event::new(SystemTime::now(), "denied", detail);
+        for (name, value) in [
+            ("caller", caller),
+            ("key", key.name()),
+            ("address", &key.address().to_checksum(None)),
+            ("rule", denied.rule),
+            ("why", &denied.detail),
+        ] {
+            event.detail.insert(name.to_owned(), value.into());
+        }
+        if let Err(error) = self.timed("note", self.ledger.note(event)).await {
+            tracing::error!(%error, "a denial is not in the audit trail");
         }
     }
 
@@ -240,29 +383,16 @@ impl Signing {
     }
 }
 
-/// The one window that the ledger knows of: the chain's own currency in 24 hours. What it could not keep is not allowed.
-fn daily_limit(allowed: &Allowed) -> Result<Option<U256>, Denied> {
-    let mut limit = None;
-    for (asset, window) in
-        allowed.spends.iter().flat_map(|spend| spend.windows.iter().map(|window| (spend.asset, window)))
-    {
-        if (asset, window.rule) != (Asset::Native, "daily_value") {
-            let detail = format!("the ledger does not count what is spent {asset}");
-            return Err(Denied { rule: window.rule, detail });
-        }
-        limit = Some(window.max);
-    }
-    match &allowed.approval {
-        Some(approval) => Err(Denied { rule: approval.rule, detail: approval.detail.clone() }),
-        None => Ok(limit),
-    }
-}
-
 /// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address
-/// says by whom it is signed, should the file give a key's name to another key. A sidecar is no field, and another one
-/// makes another request.
-fn request_digest(address: Address, signing_bytes: &[u8], sidecar: Option<[u8; 32]>) -> [u8; 32] {
-    let what: &[u8] = if sidecar.is_some() { b"keygate transaction with sidecar\0" } else { b"keygate transaction\0" };
+/// says by whom it is signed, should the file give a key's name to another key. A nonce that is chosen here is none of
+/// the request's. A sidecar is no field, and another one makes another request.
+fn request_digest(address: Address, signing_bytes: &[u8], numbered: bool, sidecar: Option<[u8; 32]>) -> [u8; 32] {
+    let what: &[u8] = match (numbered, &sidecar) {
+        (true, None) => b"keygate transaction\0",
+        (true, Some(_)) => b"keygate transaction with sidecar\0",
+        (false, None) => b"keygate transaction without nonce\0",
+        (false, Some(_)) => b"keygate transaction with sidecar, without nonce\0",
+    };
     Sha256::new()
         .chain_update(what)
         .chain_update(sidecar.as_ref().map_or(&[][..], <[u8; 32]>::as_slice))

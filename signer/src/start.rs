@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use keygate_config::{Address, Ledger as LedgerConfig};
+use keygate_config::Address;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,11 @@ use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
 use crate::metrics::Metrics;
 use crate::signing::Signing;
+
+/// How often what is reserved and not signed is looked for.
+const FINISH_EVERY: Duration = Duration::from_secs(30);
+/// What was reserved this long ago is not about to be signed any more: longer than a key's time-out may well be.
+const UNFINISHED_AFTER: Duration = Duration::from_secs(120);
 
 /// A signer, ready to serve: its keys are loaded, its ledger is open, its sockets are bound.
 #[derive(Debug)]
@@ -102,9 +108,10 @@ impl Signer {
     ) -> Result<Self, StartError> {
         let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
         let metrics = Metrics::new()?;
-        let LedgerConfig::Sqlite(path) = &config.ledger.value;
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
-        let Opened { ledger, running, callers: known } = Ledger::open(path, &addresses)?;
+        let Opened { ledger, running, callers: known, head } =
+            Ledger::open_configured(&config.ledger.value, &addresses)?;
+        tracing::info!(head = format!("{}:{}", head.seq, head.hash), "the audit trail goes on");
         for caller in forgotten(config, &known) {
             tracing::warn!(
                 caller,
@@ -138,15 +145,16 @@ impl Signer {
         let Self { api, ledger, listeners, limits } = self;
         let tasks = api.tasks.clone();
         let api = Arc::new(api);
-        let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(api) };
+        let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(Arc::clone(&api)) };
         let stop = CancellationToken::new();
+        tasks.spawn(finish(Arc::clone(&api), stop.clone()));
         let mut serving = JoinSet::new();
         for listener in listeners {
             serving.spawn(listener.serve(routers.clone(), limits.clone(), stop.clone()));
         }
         shutdown.await;
         stop.cancel();
-        drop(routers);
+        drop((routers, api));
         while serving.join_next().await.is_some() {}
         // Signings whose clients have gone away.
         tasks.close();
@@ -154,6 +162,20 @@ impl Signer {
         // The last handle on the ledger went with the last task.
         if tokio::task::spawn_blocking(|| ledger.wait()).await.is_err() {
             tracing::error!("waiting for the ledger failed");
+        }
+    }
+}
+
+/// Signs what is reserved and not signed: what a process before this one left at once, and what another leaves in time.
+async fn finish(api: Arc<Api>, stop: CancellationToken) {
+    let mut reserved_before = SystemTime::now();
+    loop {
+        if let Err(error) = api.signing.finish(reserved_before, &api.callers).await {
+            tracing::warn!(%error, "what is reserved and not signed could not be looked for");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FINISH_EVERY) => reserved_before = SystemTime::now() - UNFINISHED_AFTER,
         }
     }
 }

@@ -37,6 +37,15 @@ impl Statement {
         }
     }
 
+    /// The chain that it is for, where it says so.
+    pub(crate) fn chain_id(&self) -> Option<u64> {
+        match self {
+            Self::Message(_) => None,
+            Self::TypedData(data) => data.chain_id().map(|id| id.saturating_to()),
+            Self::Authorization(authorization) => Some(authorization.chain_id()),
+        }
+    }
+
     /// What the ledger keeps of it, for who asks later what was signed.
     pub(crate) fn content(&self) -> Vec<u8> {
         match self {

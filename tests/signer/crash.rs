@@ -47,9 +47,13 @@ fn killed_while_kms_signs_then_asked_again_pays_once() {
 
     let _signer = wallet.start();
     let token = format!("Authorization: Bearer {TOKEN}");
-    let pending = ask(&wallet.home, "/v1/keys/hot-wallet/transactions/payout-1", &["-H", &token]).json();
-    assert_eq!((&pending["state"], &pending["nonce"]), (&json!("pending"), &json!(0)));
-    // Its reservation holds: the outcome is unknown, so that its money counts as spent.
+    // The next start signs it, with its nonce, whoever asks.
+    let finished = wait_until(SOON, "what was reserved is signed", || {
+        let found = ask(&wallet.home, "/v1/keys/hot-wallet/transactions/payout-1", &["-H", &token]).json();
+        (found["state"] == "signed").then_some(found)
+    });
+    assert_eq!(finished["nonce"], 0);
+    // Its money is spent.
     let other = wallet.sign("payout-2", &wallet.payment(&json!({ "nonce": 1 })));
     assert_eq!(super::assert_problem(&other, 403, "policy-denied")["rule"], "daily_value");
     // And under the same name, another payment cannot slip in.
@@ -57,7 +61,7 @@ fn killed_while_kms_signs_then_asked_again_pays_once() {
     super::assert_problem(&changed, 409, "idempotency-conflict");
 
     let signed = wallet.signed("payout-1", &wallet.payment(&json!({})));
-    assert_eq!(signed["nonce"], 0);
+    assert_eq!(signed["hash"], finished["hash"]);
     let again = wallet.signed("payout-1", &wallet.payment(&json!({})));
     assert_eq!(again, signed);
     let raw = signed["raw"].as_str().expect("raw");

@@ -14,12 +14,14 @@ mod address;
 mod callers;
 mod chains;
 mod keys;
+mod ledger;
 mod policies;
 
 pub use address::EthAddress;
 pub use callers::Caller;
 pub use chains::Chain;
 pub use keys::{Key, Kms, Local};
+pub use ledger::{Ledger, Postgres};
 pub use policies::{Policy, Signable};
 
 /// The signing core.
@@ -28,7 +30,7 @@ pub use policies::{Policy, Signable};
 pub struct Signer {
     /// `unix:PATH`: one, or a list.
     pub listen: OneOrMany<At<Address>>,
-    /// `sqlite:PATH`: what was signed, and what for.
+    /// `sqlite:PATH`, or `postgres://...`, which several signers may share: what was signed, and what for.
     pub ledger: At<Ledger>,
     /// Keys in files are refused unless this is true.
     #[serde(default)]
@@ -95,35 +97,6 @@ impl<'de> Deserialize<'de> for OneOrMany<At<Address>> {
     }
 }
 
-/// Where the ledger is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ledger {
-    /// A SQLite database at this path.
-    Sqlite(PathBuf),
-}
-
-impl<'de> Deserialize<'de> for Ledger {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err(de::Error::custom(format!("expected \"sqlite:PATH\", found {text:?}"))),
-        }
-    }
-}
-
-impl JsonSchema for Ledger {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Ledger".into()
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": "^sqlite:.+" })
-    }
-}
-
 impl Signer {
     pub(crate) fn resolve_paths(&mut self, base: &Path) {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
@@ -132,8 +105,12 @@ impl Signer {
                 resolve(path);
             }
         }
-        let Ledger::Sqlite(path) = &mut self.ledger.value;
-        resolve(path);
+        match &mut self.ledger.value {
+            Ledger::Sqlite(path) => resolve(path),
+            Ledger::Postgres(server) => {
+                [&mut server.password_file, &mut server.ca].into_iter().flatten().for_each(resolve)
+            }
+        }
         for key in self.keys.values_mut() {
             if let Some(local) = &mut key.value.local {
                 resolve(&mut local.path);
@@ -160,6 +137,7 @@ pub(crate) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
     if signer.listen.as_slice().is_empty() {
         found.push(Diagnostic::error("the signer listens nowhere"));
     }
+    ledger::validate(&signer.ledger, found);
     keys::validate(signer, found);
     chains::validate(signer, found);
     policies::validate(signer, found);

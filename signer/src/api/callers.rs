@@ -100,6 +100,11 @@ impl Callers {
         Ok(())
     }
 
+    /// The caller of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Caller>> {
+        self.callers.iter().find(|caller| caller.name == name)
+    }
+
     /// The caller that the proof is of.
     pub(crate) fn find(&self, proof: Proof<'_>) -> Option<&Arc<Caller>> {
         let index = match proof {

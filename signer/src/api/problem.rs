@@ -127,6 +127,9 @@ impl Problem {
     }
 }
 
+/// Why a nonce has to be given.
+const NO_NONCE: &str = "missing: the chain has no rpc, so that nobody here knows which comes next";
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let detail = refusal.to_string();
@@ -144,6 +147,15 @@ impl From<Refusal> for Problem {
                 let title = "The policy does not allow this";
                 let problem = Self::new(StatusCode::FORBIDDEN, "policy-denied", title, denied.detail);
                 Self { rule: Some(denied.rule), ..problem }
+            }
+            Refusal::Held(held) => {
+                let title = "Somebody else must approve this first";
+                let detail = format!("{detail}; it is approval {}", held.approval);
+                Self::new(StatusCode::FORBIDDEN, "approval-needed", title, detail)
+            }
+            Refusal::NoNonce => {
+                let error = FieldError { field: Some("nonce".to_owned()), problem: NO_NONCE.to_owned() };
+                Self::invalid("invalid-transaction", "The transaction is not valid", error)
             }
             Refusal::ClockBehind(_) => {
                 let title = "The clock is behind the ledger";

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
@@ -21,7 +21,7 @@ use super::problem::Problem;
 use super::statements;
 use crate::in_flight::Part;
 use crate::key::Key;
-use crate::ledger::{RequestId, Signed};
+use crate::ledger::{Held, RequestId, Signed};
 use crate::signing::{Answer, Prepared, Refusal, Signing};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Sidecar, Transaction};
 
@@ -100,7 +100,7 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
     let request_id = request_id();
     let path = path.map(|Path(key)| key);
     let place = request.extensions().get::<Place>().cloned();
-    let Admitted { caller, key, id, mut tx, large: _large } = match admit(&api, path, request).await {
+    let Admitted { caller, key, id, mut tx, nonce, large: _large } = match admit(&api, path, request).await {
         Ok(admitted) => admitted,
         Err(problem) => {
             api.signing.metrics.request(problem.kind);
@@ -114,7 +114,7 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
         result
     };
     let sidecar = tx.take_sidecar();
-    let prepared = Prepared::new(&key, tx, sidecar.as_ref().map(Sidecar::digest));
+    let prepared = Prepared::new(&key, tx, nonce, sidecar.as_ref().map(Sidecar::digest));
     let joined = prepared.map(|prepared| (api.signing.in_flight.join(&id, prepared.digest), prepared));
     let result = match joined {
         Ok((Part::First(attempt, waiting), prepared)) => {
@@ -143,6 +143,7 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
     };
     let signed = match result {
         Some(Ok(signed)) => respond(signed, sidecar),
+        Some(Err(Refusal::Held(held))) => Ok(held_back(&held)),
         Some(Err(refusal)) => Err(refusal.into()),
         None => Err(Problem::internal("the request was abandoned")),
     };
@@ -155,6 +156,8 @@ struct Admitted {
     key: Arc<Key>,
     id: RequestId,
     tx: Transaction,
+    /// The caller's nonce, if it gave one.
+    nonce: Option<u64>,
     /// Kept until it is answered.
     large: Option<OwnedSemaphorePermit>,
 }
@@ -167,13 +170,22 @@ async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request)
     let idempotency_key = idempotency_key(&parts.headers)?;
     content_type(&parts.headers)?;
     let (body, large) = read(body, MAX_BODY_WITH_BLOBS, &api.large).await?;
-    let tx = Transaction::parse(&body).map_err(|error| match error.field {
+    let (tx, nonce) = Transaction::parse_draft(&body).map_err(|error| match error.field {
         // Only blobs may be so large, and there are none that could be found.
         None if large.is_some() => Problem::too_large(MAX_BODY),
         _ => Problem::invalid("invalid-transaction", "The transaction is not valid", error),
     })?;
     let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
-    Ok(Admitted { caller: Arc::clone(caller), key: Arc::clone(key), id, tx, large })
+    Ok(Admitted { caller: Arc::clone(caller), key: Arc::clone(key), id, tx, nonce, large })
+}
+
+/// The answer to a transaction that somebody else must approve first.
+fn held_back(held: &Held) -> Response {
+    let place = format!("/v1/approvals/{}", held.approval);
+    let body = json!({
+        "state": "held", "approval": held.approval, "rule": held.rule, "digest": format!("0x{}", hex::encode(held.digest)),
+    });
+    (StatusCode::ACCEPTED, [(header::LOCATION, place)], json_body(&body)).into_response()
 }
 
 /// The answer to a signed transaction. The ledger keeps what was signed; what goes with it comes with each request.
@@ -363,7 +375,11 @@ fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
         Err(Refusal::Abandoned) => {
             tracing::info!(request_id, caller, key, idempotency_key, outcome, "not signed");
         }
-        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict | Refusal::Crowded)) => {
+        Err(Refusal::Held(held)) => {
+            let approval = held.approval;
+            tracing::info!(request_id, caller, key, idempotency_key, outcome, approval, "held");
+        }
+        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict | Refusal::Crowded | Refusal::NoNonce)) => {
             tracing::warn!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
         }
         Err(refusal) => {

@@ -1,39 +1,60 @@
-//! The ledger: what was asked for under an idempotency key, what it spends, and the bytes that were signed first.
+//! The ledger: what was asked for under an idempotency key, what it spends, its nonce, and the bytes that were signed
+//! first; what was said besides; and the trail of all of it.
 //!
 //! KMS signatures are randomised, so signing again makes another transaction. The order is therefore: [`Ledger::begin`]
 //! writes down the request durably, then the key signs, then [`Ledger::store`] writes down the signed bytes durably,
-//! and only then are they answered. A crash in between leaves a reservation; a retry finds it and signs the same
-//! transaction, nonce and all. What was stored first is what is answered for ever.
+//! and only then are they answered. A crash in between leaves a reservation; a retry, or the next start, finds it and
+//! signs the same transaction, nonce and all. What was stored first is what is answered for ever.
 //!
 //! One thread owns the database and commits in groups: requests that arrive while one group is synced to the disk
 //! share the next sync. Every answer is given after the commit that it depends on.
 //!
-//! One process owns the ledger: it holds a lock on it, and answers nothing once its files are not where they were.
+//! In SQLite, one process owns the ledger: it holds a lock on it, and answers nothing once its files are not where they
+//! were. In PostgreSQL, several take turns.
 
+mod approvals;
+pub mod audit;
+mod db;
+mod error;
 mod files;
-mod operations;
+mod nonces;
+mod requests;
 mod schema;
-#[cfg(test)]
-mod statement_tests;
+mod sends;
+mod spends;
+mod statements;
 #[cfg(test)]
 mod tests;
+mod types;
+mod verify;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::{Address, B256, U256};
-use tokio::sync::{mpsc, oneshot};
+use alloy_primitives::Address;
+use tokio::sync::mpsc;
 
-use self::operations::Operation;
-use self::writer::Writer;
-use crate::policy::Denied;
+use self::audit::{Event, Head};
+use self::db::postgres::Postgres;
+use self::db::sqlite::Sqlite;
+use self::db::{Database, Sql};
+use self::writer::{Job, Writer, job};
+
+pub use error::LedgerError;
+pub use nonces::Nonces;
+pub use sends::{Progress, Sending, State};
+pub use types::{
+    Begun, Decided, Decision, Exposed, Exposure, Held, Nonce, Record, Request, RequestId, Reservation, Reserved,
+    Signed, Statement, Unfinished,
+};
+pub use verify::{Trail, VerifyError};
 
 /// A handle on the ledger. Cheap to clone; the database closes when the last handle is gone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    jobs: mpsc::Sender<writer::Job>,
+    jobs: mpsc::Sender<Box<dyn Job>>,
 }
 
 /// The writer's thread, to wait for.
@@ -50,176 +71,77 @@ pub struct Opened {
     /// Names of the callers that have used idempotency keys. One that the file does not have any more was removed,
     /// which is well, or renamed: its idempotency keys would all be new.
     pub callers: BTreeSet<String>,
-}
-
-/// What names a request for ever: idempotency keys of different callers, or for different keys, are different.
-///
-/// A signing key is itself by its address, whatever name the file gives it; and a name that the file gives to another
-/// key is taken still, for the idempotency keys that were used with it. A caller is its name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RequestId {
-    /// The caller's name in the file.
-    pub caller: String,
-    /// The signing key's name in the file.
-    pub key: String,
-    /// The signing key's address.
-    pub address: Address,
-    /// What the caller chose.
-    pub idempotency_key: String,
-}
-
-/// A request to reserve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Its name.
-    pub id: RequestId,
-    /// SHA-256 of the canonical request: the same request has the same digest, another body another.
-    pub digest: [u8; 32],
-    /// Chain id, at most 2^63-1 (EIP-2294).
-    pub chain_id: u64,
-    /// The transaction's nonce.
-    pub nonce: u64,
-    /// Wei that the transaction sends.
-    pub value: U256,
-    /// The policy that the value is counted under.
-    pub policy: String,
-    /// Most wei in any 24 hours under this policy, from this address, on this chain.
-    pub daily_limit: Option<U256>,
-    /// The moment of the request.
-    pub now: SystemTime,
-}
-
-/// What [`Ledger::begin`] found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Begun {
-    /// Nothing: the request is reserved now.
-    Fresh(Reservation),
-    /// The same request, reserved before and not signed: sign it, as it stands.
-    Pending(Reservation),
-    /// The same request, signed before: these bytes are the answer.
-    Signed(Signed),
-    /// Another request under the same name.
-    Conflict,
-    /// The daily limit says no; nothing is reserved.
-    Denied(Denied),
-    /// The clock is this much behind what was counted last for the daily limit; nothing is reserved. It is wrong now, or
-    /// was then: what is to be counted cannot be told.
-    ClockBehind(Duration),
-}
-
-/// A reserved request: what [`Ledger::store`] and [`Ledger::release`] refer to. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reservation(i64);
-
-/// What the ledger holds under a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// By whom it is signed, or to be signed. None is for a reservation of an older keygate, whose key's name was not
-    /// in the file any more when the ledger was brought to this version.
-    pub address: Option<Address>,
-    /// SHA-256 of the canonical request.
-    pub digest: [u8; 32],
-    /// Chain id.
-    pub chain_id: u64,
-    /// The transaction's nonce.
-    pub nonce: u64,
-    /// The signed bytes, once there are any.
-    pub signed: Option<Signed>,
-}
-
-/// Signed bytes, as they were answered first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
-    /// The raw transaction.
-    pub raw: Vec<u8>,
-    /// Its hash.
-    pub hash: B256,
-    /// r, s, and 0 or 1 for the parity.
-    pub signature: [u8; 65],
-}
-
-/// What was signed and is no transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statement {
-    /// The caller's name in the file.
-    pub caller: String,
-    /// The signing key's name in the file.
-    pub key: String,
-    /// The signing key's address.
-    pub address: Address,
-    /// The policy that allowed it.
-    pub policy: String,
-    /// `message`, `typed-data` or `authorization`.
-    pub kind: &'static str,
-    /// What the key signed.
-    pub digest: B256,
-    /// The message; or the JSON of what else it is.
-    pub content: Vec<u8>,
-    /// r, s, and 27 or 28 for the parity.
-    pub signature: [u8; 65],
-    /// The moment.
-    pub now: SystemTime,
-}
-
-/// Why the ledger does not answer. Nothing that was signed may be given out then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LedgerError {
-    /// No room on the disk.
-    #[error("the ledger's disk is full")]
-    Full,
-    /// The file or its file system cannot be written.
-    #[error("the ledger is read-only")]
-    ReadOnly,
-    /// Another process holds the database's lock.
-    #[error("the ledger is locked by another process")]
-    Locked,
-    /// Another signer has the ledger.
-    #[error("the ledger is in use: {0}")]
-    InUse(String),
-    /// A file of the ledger was moved, replaced or removed while it was open.
-    #[error("{} is not the file any more that was opened: it was moved, replaced or removed", .0.display())]
-    Replaced(PathBuf),
-    /// The file is no ledger, is damaged, or was written by a newer keygate.
-    #[error("the ledger is not usable: {0}")]
-    Unusable(String),
-    /// The reservation is not there any more.
-    #[error("the ledger does not hold this reservation")]
-    NotReserved,
-    /// The ledger is closed.
-    #[error("the ledger is closed")]
-    Closed,
-    /// Anything else, in SQLite's words.
-    #[error("the ledger failed: {0}")]
-    Other(String),
+    /// The end of its audit trail.
+    pub head: Head,
 }
 
 /// Why a ledger cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {error}", path.display())]
+#[error("{at}: {error}")]
 pub struct OpenError {
-    /// The file.
-    pub path: PathBuf,
+    /// The file; or the server, without what opens it.
+    pub at: String,
     /// What is wrong with it.
     pub error: LedgerError,
 }
 
 impl Ledger {
-    /// Opens the database at `path`, or makes one (mode 0600), and starts its thread. As long as that runs, nobody else
-    /// opens it here. `keys` are the addresses of the file's keys by name: reservations in a ledger of an older keygate
-    /// have names only.
+    /// Opens the ledger that the file names. `keys` are the addresses of the file's keys by name: reservations in a
+    /// ledger of an older keygate have names only.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_configured(
+        config: &keygate_config::Ledger,
+        keys: &BTreeMap<String, Address>,
+    ) -> Result<Opened, OpenError> {
+        match config {
+            keygate_config::Ledger::Sqlite(path) => Self::open(path, keys),
+            keygate_config::Ledger::Postgres(server) => {
+                let at = |error| OpenError { at: server.to_string(), error };
+                let (config, tls) = db::postgres::configured(server).map_err(at)?;
+                Self::start(move || Postgres::open(config, tls)).map_err(at)
+            }
+        }
+    }
+
+    /// Opens the SQLite database at `path`, or makes one (mode 0600), and starts its thread. As long as that runs, nobody
+    /// else opens it here. `keys` as for [`Self::open_configured`].
     ///
     /// # Errors
     /// [`OpenError`], with the path.
     pub fn open(path: &Path, keys: &BTreeMap<String, Address>) -> Result<Opened, OpenError> {
-        let at = |error| OpenError { path: path.to_owned(), error };
-        let (connection, files) = schema::open(path, keys).map_err(at)?;
-        let callers = schema::callers(&connection).map_err(at)?;
+        let at = |error| OpenError { at: path.display().to_string(), error };
+        let (path, keys) = (PathBuf::from(path), keys.clone());
+        Self::start(move || Sqlite::open(&path, &keys)).map_err(at)
+    }
+
+    /// Opens a database on a thread of its own, which owns it from then on.
+    fn start<D: Database>(
+        open: impl FnOnce() -> Result<D, LedgerError> + Send + 'static,
+    ) -> Result<Opened, LedgerError> {
         let (jobs, queue) = mpsc::channel(writer::QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("keygate-ledger".into())
-            .spawn(move || Writer::new(connection, files).run(queue))
-            .map_err(|error| at(LedgerError::Other(error.to_string())))?;
-        Ok(Opened { ledger: Self { jobs }, running: Running(thread), callers })
+        let (opened, wait) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("keygate-ledger".into()).spawn(move || {
+            let known = |database: &mut D| {
+                let mut known = None;
+                database.transact(true, &mut |db| {
+                    known = Some((requests::callers(db)?, audit::head(db)?));
+                    Ok(())
+                })?;
+                known.ok_or(LedgerError::Closed)
+            };
+            match open().and_then(|mut database| Ok((known(&mut database)?, database))) {
+                Ok((known, database)) => {
+                    let _ = opened.send(Ok(known));
+                    Writer(database).run(queue);
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        });
+        let thread = thread.map_err(|error| LedgerError::Other(error.to_string()))?;
+        let (callers, head) = wait.recv().map_err(|_| LedgerError::Closed)??;
+        Ok(Opened { ledger: Self { jobs }, running: Running(thread), callers: callers.into_iter().collect(), head })
     }
 
     /// What the ledger holds under `id`.
@@ -227,15 +149,15 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn lookup(&self, id: RequestId) -> Result<Option<Record>, LedgerError> {
-        self.ask(|answer| (Operation::Lookup(id), writer::Answer::Lookup(answer))).await
+        self.ask(true, move |db| requests::lookup(db, &id)).await
     }
 
-    /// Reserves a request, durably, unless it is known or the daily limit says no.
+    /// Reserves a request, durably, unless it is known, or a limit says no, or somebody must approve it.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing is reserved then, as far as this process knows; if it is after all, a retry finds it.
     pub async fn begin(&self, request: Request) -> Result<Begun, LedgerError> {
-        self.ask(|answer| (Operation::Begin(request), writer::Answer::Begin(answer))).await
+        self.ask(false, move |db| requests::begin(db, &request)).await
     }
 
     /// Stores signed bytes under a reservation, durably. The first win: what comes back is what to answer.
@@ -248,15 +170,40 @@ impl Ledger {
         signed: Signed,
         now: SystemTime,
     ) -> Result<Signed, LedgerError> {
-        self.ask(|answer| (Operation::Store(reservation, signed, now), writer::Answer::Store(answer))).await
+        self.ask(false, move |db| requests::store(db, reservation, &signed, now)).await?
     }
 
-    /// Forgets a reservation under which nothing was signed, and what it spent. Only for when that is certain.
+    /// Forgets a reservation under which nothing was signed, and what it spent; its nonce is free again. Only for when
+    /// that is certain.
     ///
     /// # Errors
     /// [`LedgerError`]: the reservation stays then.
-    pub async fn release(&self, reservation: Reservation) -> Result<(), LedgerError> {
-        self.ask(|answer| (Operation::Release(reservation), writer::Answer::Release(answer))).await
+    pub async fn release(&self, reservation: Reservation, now: SystemTime) -> Result<(), LedgerError> {
+        self.ask(false, move |db| requests::release(db, reservation, now)).await
+    }
+
+    /// What was reserved before this moment and is not signed, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn unfinished(&self, before: SystemTime) -> Result<Vec<Unfinished>, LedgerError> {
+        self.ask(true, move |db| requests::unfinished(db, before)).await
+    }
+
+    /// Counts, durably, what a signature that is no transaction's will let somebody take.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing may be signed then.
+    pub async fn expose(&self, exposure: Exposure) -> Result<Exposed, LedgerError> {
+        self.ask(false, move |db| statements::expose(db, &exposure)).await
+    }
+
+    /// Takes back what was counted for a signature that was not made. Only for when that is certain.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: it stays counted then.
+    pub async fn take_back(&self, counted: Vec<i64>) -> Result<(), LedgerError> {
+        self.ask(false, move |db| counted.iter().try_for_each(|id| spends::take_back(db, *id))).await
     }
 
     /// Writes down, durably, what was signed besides transactions.
@@ -264,16 +211,100 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: the signature may not be given out then.
     pub async fn record(&self, statement: Statement) -> Result<(), LedgerError> {
-        self.ask(|answer| (Operation::Record(statement), writer::Answer::Record(answer))).await
+        self.ask(false, move |db| statements::record(db, &statement)).await
     }
 
-    async fn ask<T>(
+    /// What is known of an address's nonces on a chain, from `from` on.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn nonces(&self, address: Address, chain_id: u64, from: u64) -> Result<Nonces, LedgerError> {
+        self.ask(true, move |db| nonces::state(db, address, chain_id, from)).await
+    }
+
+    /// What is on its way to a chain, in the order of the nonces.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn under_way(&self, chain_id: u64) -> Result<Vec<Sending>, LedgerError> {
+        self.ask(true, move |db| sends::under_way(db, chain_id)).await
+    }
+
+    /// How far a transaction has come; nothing, if it is not to be sent.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn progress(&self, reservation: Reservation) -> Result<Option<Progress>, LedgerError> {
+        self.ask(true, move |db| sends::find(db, reservation)).await
+    }
+
+    /// Writes down how far a transaction has come. What has ended stays ended.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn update(
         &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> (Operation, writer::Answer),
+        reservation: Reservation,
+        progress: Progress,
+        now: SystemTime,
+    ) -> Result<(), LedgerError> {
+        self.ask(false, move |db| sends::update(db, reservation, &progress, now)).await
+    }
+
+    /// The requests that nobody has decided about, oldest first; a thousand at most.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn undecided(&self) -> Result<Vec<Held>, LedgerError> {
+        self.ask(true, approvals::undecided).await
+    }
+
+    /// A request that is or was held.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn held(&self, approval: u64) -> Result<Option<Held>, LedgerError> {
+        self.ask(true, move |db| approvals::find(db, approval)).await
+    }
+
+    /// Decides about a request that is held, as the caller `by`, who has seen what has this `digest`.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing is decided then, as far as this process knows.
+    pub async fn decide(
+        &self,
+        approval: u64,
+        digest: [u8; 32],
+        by: String,
+        approved: bool,
+        now: SystemTime,
+    ) -> Result<Decided, LedgerError> {
+        self.ask(false, move |db| approvals::decide(db, approval, digest, &by, approved, now)).await
+    }
+
+    /// Writes an event to the audit trail, durably.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn note(&self, event: Event) -> Result<(), LedgerError> {
+        self.ask(false, move |db| audit::append(db, &event)).await
+    }
+
+    /// The end of the audit trail.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn head(&self) -> Result<Head, LedgerError> {
+        self.ask(true, audit::head).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        reads: bool,
+        work: impl FnMut(&mut dyn Sql) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        let (sender, answer) = oneshot::channel();
-        let (operation, sender) = job(sender);
-        self.jobs.send(writer::Job { operation, answer: sender }).await.map_err(|_| LedgerError::Closed)?;
+        let (job, answer) = job(reads, work);
+        self.jobs.send(job).await.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 }
@@ -287,25 +318,7 @@ impl Running {
     }
 }
 
-impl From<rusqlite::Error> for LedgerError {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode as Code;
-        match error.sqlite_error_code() {
-            Some(Code::DiskFull) => Self::Full,
-            Some(Code::ReadOnly) => Self::ReadOnly,
-            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Locked,
-            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Unusable(error.to_string()),
-            _ => Self::Other(error.to_string()),
-        }
-    }
-}
-
-impl From<std::io::Error> for LedgerError {
-    fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
-            std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
-            _ => Self::Unusable(error.to_string()),
-        }
-    }
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,11 +1,9 @@
 //! The thread that owns the database, and commits in groups.
 
-use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::files::Files;
-use super::operations::{Operation, Outcome};
-use super::{Begun, LedgerError, Record, Signed};
+use super::LedgerError;
+use super::db::{Database, Sql};
 
 /// So many jobs may wait; beyond, callers wait to hand theirs in.
 pub(super) const QUEUE: usize = 1024;
@@ -13,35 +11,55 @@ pub(super) const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 
 /// Something to do, and who waits for it.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) operation: Operation,
-    pub(super) answer: Answer,
+pub(super) trait Job: Send {
+    /// Whether it only reads.
+    fn reads(&self) -> bool;
+
+    /// Does it, on an open transaction. May be done again on another, if that one fails.
+    fn run(&mut self, db: &mut dyn Sql) -> Result<(), LedgerError>;
+
+    /// Answers, once it is committed or has failed. Who does not wait any more is none of the ledger's business.
+    fn answer(self: Box<Self>, result: Result<(), LedgerError>);
 }
 
-/// Who waits for an operation.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Lookup(oneshot::Sender<Result<Option<Record>, LedgerError>>),
-    Begin(oneshot::Sender<Result<Begun, LedgerError>>),
-    Store(oneshot::Sender<Result<Signed, LedgerError>>),
-    Release(oneshot::Sender<Result<(), LedgerError>>),
-    Record(oneshot::Sender<Result<(), LedgerError>>),
+/// A job that has an outcome.
+struct Typed<T, W> {
+    reads: bool,
+    work: W,
+    outcome: Option<T>,
+    to: oneshot::Sender<Result<T, LedgerError>>,
 }
 
-pub(super) struct Writer {
-    connection: Connection,
-    /// Let go after the connection is closed.
-    files: Files,
+/// A job, and where its outcome comes.
+pub(super) fn job<T: Send + 'static>(
+    reads: bool,
+    work: impl FnMut(&mut dyn Sql) -> Result<T, LedgerError> + Send + 'static,
+) -> (Box<dyn Job>, oneshot::Receiver<Result<T, LedgerError>>) {
+    let (to, answer) = oneshot::channel();
+    (Box::new(Typed { reads, work, outcome: None, to }), answer)
 }
 
-impl Writer {
-    pub(super) fn new(connection: Connection, files: Files) -> Self {
-        Self { connection, files }
+impl<T: Send, W: FnMut(&mut dyn Sql) -> Result<T, LedgerError> + Send> Job for Typed<T, W> {
+    fn reads(&self) -> bool {
+        self.reads
     }
 
+    fn run(&mut self, db: &mut dyn Sql) -> Result<(), LedgerError> {
+        self.outcome = Some((self.work)(db)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, result: Result<(), LedgerError>) {
+        let Self { outcome, to, .. } = *self;
+        let _ = to.send(result.and_then(|()| outcome.ok_or(LedgerError::Closed)));
+    }
+}
+
+pub(super) struct Writer<D>(pub(super) D);
+
+impl<D: Database> Writer<D> {
     /// Works until every sender is gone.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         let mut group = Vec::new();
         while queue.blocking_recv_many(&mut group, GROUP) > 0 {
             self.work(&mut group);
@@ -49,50 +67,25 @@ impl Writer {
     }
 
     /// Runs a group in one transaction. When that fails, each runs in its own: one's trouble is not another's. But a
-    /// lock is everybody's, and waiting for it again for each would have the last wait for minutes.
-    fn work(&mut self, group: &mut Vec<Job>) {
+    /// lock, or a server that is away, is everybody's, and waiting for it again for each would have the last wait for
+    /// minutes.
+    fn work(&mut self, group: &mut Vec<Box<dyn Job>>) {
         match self.commit(group) {
-            Ok(outcomes) => group.drain(..).zip(outcomes).for_each(|(job, outcome)| job.answer.send(Ok(outcome))),
-            Err(error) if group.len() == 1 || error == LedgerError::Locked => {
-                group.drain(..).for_each(|job| job.answer.send(Err(error.clone())))
+            Ok(()) => group.drain(..).for_each(|job| job.answer(Ok(()))),
+            Err(error) if group.len() == 1 || error.is_everybodys() => {
+                group.drain(..).for_each(|job| job.answer(Err(error.clone())));
             }
             Err(_) => {
-                for job in group.drain(..) {
-                    let outcome = self.commit(std::slice::from_ref(&job)).map(|mut outcomes| outcomes.remove(0));
-                    job.answer.send(outcome);
+                for mut job in group.drain(..) {
+                    let result = self.commit(std::slice::from_mut(&mut job));
+                    job.answer(result);
                 }
             }
         }
     }
 
-    fn commit(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, LedgerError> {
-        self.files.check()?;
-        // What only reads asks for no lock, and works on a full disk too.
-        let reads = jobs.iter().all(|job| matches!(job.operation, Operation::Lookup(_)));
-        let behavior = if reads { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
-        let transaction = self.connection.transaction_with_behavior(behavior)?;
-        let outcomes = jobs.iter().map(|job| job.operation.run(&transaction)).collect::<Result<_, _>>()?;
-        transaction.commit()?;
-        // Again: what was committed to a file that has gone is not durable.
-        self.files.check()?;
-        Ok(outcomes)
-    }
-}
-
-impl Answer {
-    /// Answers. Who does not wait any more is none of the ledger's business.
-    fn send(self, outcome: Result<Outcome, LedgerError>) {
-        match (self, outcome) {
-            (Self::Lookup(to), Ok(Outcome::Lookup(found))) => drop(to.send(Ok(found))),
-            (Self::Begin(to), Ok(Outcome::Begin(begun))) => drop(to.send(Ok(begun))),
-            (Self::Store(to), Ok(Outcome::Store(stored))) => drop(to.send(stored)),
-            (Self::Release(to), Ok(Outcome::Release)) => drop(to.send(Ok(()))),
-            (Self::Record(to), Ok(Outcome::Record)) => drop(to.send(Ok(()))),
-            (Self::Lookup(to), Err(error)) => drop(to.send(Err(error))),
-            (Self::Begin(to), Err(error)) => drop(to.send(Err(error))),
-            (Self::Store(to), Err(error)) => drop(to.send(Err(error))),
-            (Self::Release(to) | Self::Record(to), Err(error)) => drop(to.send(Err(error))),
-            (_, Ok(_)) => unreachable!("an operation has the outcome of its own kind"),
-        }
+    fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), LedgerError> {
+        let reads = jobs.iter().all(|job| job.reads());
+        self.0.transact(reads, &mut |db| jobs.iter_mut().try_for_each(|job| job.run(db)))
     }
 }

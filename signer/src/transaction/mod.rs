@@ -5,6 +5,7 @@
 //! here, with its RLP. What the two do not write alike is not signed.
 
 mod blobs;
+mod body;
 mod encode;
 mod parse;
 #[cfg(test)]
@@ -82,7 +83,40 @@ impl Transaction {
     /// # Errors
     /// [`FieldError`] names the first field that is wrong, and why.
     pub fn parse(json: &[u8]) -> Result<Self, FieldError> {
+        match parse::transaction(json)? {
+            (tx, Some(_)) => Ok(tx),
+            (_, None) => Err(FieldError { field: Some("nonce".to_owned()), problem: "missing".to_owned() }),
+        }
+    }
+
+    /// As [`Self::parse`], but `nonce` may be left out; it stands at 0 until [`Self::with_nonce`]. Answers the one that
+    /// was given.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_draft(json: &[u8]) -> Result<(Self, Option<u64>), FieldError> {
         parse::transaction(json)
+    }
+
+    /// The transaction as JSON, as [`Self::parse_draft`] takes it, without its nonce and its sidecar.
+    #[must_use]
+    pub fn body(&self) -> String {
+        body::write(self)
+    }
+
+    /// Reads what [`Self::body`] wrote.
+    ///
+    /// # Errors
+    /// [`FieldError`] if something else has.
+    pub fn from_body(body: &str) -> Result<Self, FieldError> {
+        parse::body(body)
+    }
+
+    /// The same with another nonce.
+    #[must_use]
+    pub fn with_nonce(mut self, nonce: u64) -> Self {
+        each!(&mut self.kind, tx => tx.nonce = nonce);
+        self
     }
 
     /// The bytes that are hashed and signed, as both encoders write them.

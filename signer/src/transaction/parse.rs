@@ -31,11 +31,23 @@ const FIELDS: [&str; 17] = [
     "authorizationList",
 ];
 
-pub(super) fn transaction(json: &[u8]) -> Result<Transaction, FieldError> {
-    let mut fields = Fields::read(json, MAX_BODY_WITH_BLOBS, &FIELDS)?;
+/// As a caller sends it, and the nonce, if it has one; else it stands at 0.
+pub(super) fn transaction(json: &[u8]) -> Result<(Transaction, Option<u64>), FieldError> {
+    let fields = Fields::read(json, MAX_BODY_WITH_BLOBS, &FIELDS)?;
     if json.len() > MAX_BODY && !fields.has("blobs") {
         return too_long();
     }
+    let (tx, nonce) = read(fields)?;
+    // The room is for blobs.
+    if json.len() > MAX_BODY && tx.signing_length() > MAX_BODY / 2 { too_long() } else { Ok((tx, nonce)) }
+}
+
+/// As [`Transaction::body`] has written it.
+pub(super) fn body(json: &str) -> Result<Transaction, FieldError> {
+    Ok(read(Fields::read(json.as_bytes(), usize::MAX, &FIELDS)?)?.0)
+}
+
+fn read(mut fields: Fields) -> Result<(Transaction, Option<u64>), FieldError> {
     let chain_id = fields.required("chainId", chain_id)?;
     let kind: u64 = fields.required("type", quantity)?;
     if kind > 4 {
@@ -45,7 +57,8 @@ pub(super) fn transaction(json: &[u8]) -> Result<Transaction, FieldError> {
         );
     }
     belong(&mut fields, kind)?;
-    let nonce = fields.required("nonce", nonce)?;
+    let given = fields.optional("nonce", nonce)?;
+    let nonce = given.unwrap_or(0);
     let gas_limit = fields.required("gas", quantity)?;
     let to = fields.nullable("to", address)?;
     let value = fields.optional("value", quantity)?.unwrap_or(U256::ZERO);
@@ -126,12 +139,10 @@ pub(super) fn transaction(json: &[u8]) -> Result<Transaction, FieldError> {
             })
         }
     };
-    let tx = Transaction { kind, sidecar };
-    // The room is for blobs.
-    if json.len() > MAX_BODY && tx.signing_length() > MAX_BODY / 2 { too_long() } else { Ok(tx) }
+    Ok((Transaction { kind, sidecar }, given))
 }
 
-fn too_long() -> Result<Transaction, FieldError> {
+fn too_long<T>() -> Result<T, FieldError> {
     Err(FieldError { field: None, problem: format!("longer than {MAX_BODY} bytes without blobs") })
 }
 

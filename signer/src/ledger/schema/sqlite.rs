@@ -1,34 +1,35 @@
-//! The database file: how it is opened, and what is in it.
+//! What is in a SQLite database, and how it came to be so.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
 
 use alloy_consensus::TxEnvelope;
 use alloy_eips::Decodable2718;
 use alloy_primitives::{Address, U256};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::LedgerError;
-use super::files::Files;
 use crate::key::PublicKey;
+use crate::ledger::LedgerError;
+use crate::ledger::audit;
+use crate::ledger::db::sqlite::Open;
+use crate::ledger::spends::Total;
 use crate::signature::Signature;
 
 /// `application_id` of the file: "kgl1".
-pub(super) const APPLICATION: i32 = 0x6b67_6c31;
+pub(in crate::ledger) const APPLICATION: i32 = 0x6b67_6c31;
 
 /// Brings the database from one version to the next. It is given the addresses of the file's keys, by name.
 type Migration = fn(&Connection, &BTreeMap<String, Address>) -> Result<(), LedgerError>;
 
 /// Each brings the database from the version of its index to the next. Never changed, only added to.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     |db, _| Ok(db.execute_batch(TABLE)?),
     addresses,
     |db, _| Ok(db.execute_batch(COUNTED)?),
     |db, _| Ok(db.execute_batch(STATEMENTS)?),
+    spends,
 ];
 
-pub(super) const TABLE: &str =
+pub(in crate::ledger) const TABLE: &str =
     // Totals are running totals of `value` by policy, key and chain, so that the spending of any window is one
     // subtraction; amounts are 32 bytes, big-endian. `created_at` and `signed_at` are milliseconds since 1970;
     // `created_at` never falls within a policy, key and chain, whatever the clock does. A nonce is 64 bits unsigned,
@@ -102,6 +103,118 @@ const STATEMENTS: &str = "CREATE TABLE statements (
     CREATE TRIGGER said_is_kept BEFORE DELETE ON statements
         BEGIN SELECT RAISE(ABORT, 'what was signed is not deleted'); END;";
 
+/// What is spent has rows of its own from here on: of any asset, and of what is no transaction.
+///
+/// `total` is the running total of `amount` by policy, address, chain and asset, so that the spending of any window is
+/// one subtraction; 40 bytes, big-endian, which no sum of 32 bytes ever fills. `asset` is a token's address, or empty for
+/// the chain's own currency. `counted_at`, in milliseconds since 1970, never falls within an account. A nonce that is
+/// `managed` was chosen here; `body` is the transaction as JSON, without it. `gaps` are nonces that were reserved and
+/// given back unused. What is to be sent to the chain is in `sends`. Each entry of `audit` has the SHA-256 of the one
+/// before it and of itself.
+const SPENDS: &str = "CREATE TABLE spends (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        request INTEGER,
+        policy TEXT NOT NULL,
+        address BLOB CHECK (length(address) = 20),
+        chain_id INTEGER NOT NULL,
+        asset BLOB NOT NULL CHECK (length(asset) IN (0, 20)),
+        amount BLOB NOT NULL CHECK (length(amount) = 32),
+        total BLOB NOT NULL CHECK (length(total) = 40),
+        counted_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX spending_of ON spends (policy, address, chain_id, asset, counted_at, id);
+    CREATE INDEX spends_of ON spends (request);
+    CREATE TABLE nonces (
+        address BLOB NOT NULL CHECK (length(address) = 20),
+        chain_id INTEGER NOT NULL,
+        next INTEGER NOT NULL,
+        PRIMARY KEY (address, chain_id)
+    ) STRICT;
+    CREATE TABLE gaps (
+        address BLOB NOT NULL CHECK (length(address) = 20),
+        chain_id INTEGER NOT NULL,
+        nonce INTEGER NOT NULL,
+        PRIMARY KEY (address, chain_id, nonce)
+    ) STRICT;
+    CREATE TABLE approvals (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        caller TEXT NOT NULL,
+        key TEXT NOT NULL,
+        address BLOB NOT NULL CHECK (length(address) = 20),
+        idempotency_key TEXT NOT NULL,
+        digest BLOB NOT NULL CHECK (length(digest) = 32),
+        chain_id INTEGER NOT NULL,
+        policy TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        body TEXT NOT NULL,
+        asked_at INTEGER NOT NULL,
+        decided_at INTEGER,
+        decided_by TEXT,
+        approved INTEGER,
+        UNIQUE (caller, address, idempotency_key)
+    ) STRICT;
+    CREATE TABLE sends (
+        request INTEGER PRIMARY KEY,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        first_sent_at INTEGER,
+        last_sent_at INTEGER,
+        block INTEGER,
+        block_hash BLOB CHECK (length(block_hash) = 32),
+        succeeded INTEGER,
+        note TEXT
+    ) STRICT;
+    CREATE INDEX sends_by_state ON sends (state);
+    CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY,
+        entry TEXT NOT NULL,
+        hash BLOB NOT NULL CHECK (length(hash) = 32)
+    ) STRICT;
+    CREATE TRIGGER audit_for_ever BEFORE UPDATE ON audit
+        BEGIN SELECT RAISE(ABORT, 'what was audited does not change'); END;
+    CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit
+        BEGIN SELECT RAISE(ABORT, 'what was audited is not deleted'); END;";
+
+/// What moved away, and what came.
+const REQUESTS: &str = "DROP INDEX spending;
+    ALTER TABLE transactions DROP COLUMN total;
+    ALTER TABLE transactions DROP COLUMN counted_at;
+    ALTER TABLE transactions ADD COLUMN managed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE transactions ADD COLUMN send INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE transactions ADD COLUMN body TEXT;
+    CREATE INDEX by_nonce ON transactions (address, chain_id, nonce);
+    CREATE INDEX unfinished ON transactions (id) WHERE raw IS NULL;
+    DROP TRIGGER signed_for_ever;
+    CREATE TRIGGER signed_for_ever
+        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body, managed
+        ON transactions WHEN old.raw IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
+
+fn spends(db: &Connection, _: &BTreeMap<String, Address>) -> Result<(), LedgerError> {
+    db.execute_batch(SPENDS)?;
+    let mut totals: HashMap<(String, Option<[u8; 20]>, i64), Total> = HashMap::new();
+    let mut insert = db.prepare(
+        "INSERT INTO spends (request, policy, address, chain_id, asset, amount, total, counted_at)
+         VALUES (?1, ?2, ?3, ?4, x'', ?5, ?6, ?7)",
+    )?;
+    let mut select =
+        db.prepare("SELECT id, policy, address, chain_id, value, counted_at FROM transactions ORDER BY id")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let account = (row.get::<_, String>(1)?, row.get::<_, Option<[u8; 20]>>(2)?, row.get::<_, i64>(3)?);
+        let amount = U256::from_be_bytes(row.get::<_, [u8; 32]>(4)?);
+        if !amount.is_zero() {
+            let total = totals.entry(account.clone()).or_default();
+            *total = total.saturating_add(Total::from(amount));
+            let (id, counted_at) = (row.get::<_, i64>(0)?, row.get::<_, i64>(5)?);
+            let (amount, total) = (amount.to_be_bytes::<32>(), total.to_be_bytes::<40>());
+            insert.execute(params![id, account.0, account.1, account.2, amount, total, counted_at])?;
+        }
+    }
+    db.execute_batch(REQUESTS)?;
+    audit::begin(&mut Open(db))
+}
+
 /// What was signed says by whom: its address is read from its signature. A reservation's is the one that the file gives
 /// its key's name. Where that takes accounts apart or together, their totals are made anew.
 fn addresses(db: &Connection, keys: &BTreeMap<String, Address>) -> Result<(), LedgerError> {
@@ -135,40 +248,23 @@ fn sender(mut raw: &[u8]) -> Option<Address> {
 /// The version that the migrations lead to.
 const NEWEST: i32 = MIGRATIONS.len() as i32;
 
-/// Opens or makes the database, takes hold of it, and brings it to the newest version.
-pub(super) fn open(path: &Path, keys: &BTreeMap<String, Address>) -> Result<(Connection, Files), LedgerError> {
-    let mut files = Files::hold(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(2))?;
-    let journal: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if journal != "wal" {
-        return Err(LedgerError::Unusable(format!(
-            "its file system takes no write-ahead log (journal mode {journal})"
-        )));
+/// Sees that the database is of this version.
+pub(in crate::ledger) fn is_newest(connection: &Connection) -> Result<(), LedgerError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    match (number("application_id")?, number("user_version")?) {
+        (APPLICATION, NEWEST) => Ok(()),
+        (APPLICATION, version) => {
+            Err(LedgerError::Unusable(format!("it has version {version}, and this keygate reads {NEWEST}")))
+        }
+        _ => Err(LedgerError::Unusable("it is another program's database".into())),
     }
-    // The commit of a reservation or of signed bytes survives a loss of power.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    migrate(&mut connection, keys)?;
-    files.opened()?;
-    Ok((connection, files))
 }
 
-/// The callers that have used idempotency keys.
-pub(super) fn callers(connection: &Connection) -> Result<BTreeSet<String>, LedgerError> {
-    // From one to the next by the index, however many rows each has.
-    let mut select = connection.prepare(
-        "WITH RECURSIVE known (caller) AS (
-             SELECT min(caller) FROM transactions
-             UNION ALL SELECT (SELECT min(caller) FROM transactions WHERE caller > known.caller)
-             FROM known WHERE known.caller IS NOT NULL)
-         SELECT caller FROM known WHERE caller IS NOT NULL",
-    )?;
-    let callers = select.query_map([], |row| row.get(0))?;
-    Ok(callers.collect::<Result<_, _>>()?)
-}
-
-fn migrate(connection: &mut Connection, keys: &BTreeMap<String, Address>) -> Result<(), LedgerError> {
+/// Brings the database to the newest version.
+pub(in crate::ledger) fn migrate(
+    connection: &mut Connection,
+    keys: &BTreeMap<String, Address>,
+) -> Result<(), LedgerError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);

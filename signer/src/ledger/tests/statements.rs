@@ -1,13 +1,10 @@
 //! What was signed besides transactions.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
-
 use rusqlite::Connection;
 
 use super::*;
 
-fn statement(content: &str) -> Statement {
+pub(super) fn statement(content: &str) -> Statement {
     Statement {
         caller: "payments".into(),
         key: "hot".into(),
@@ -46,18 +43,4 @@ async fn what_was_said_is_there_for_ever() {
     for change in ["DELETE FROM statements", "UPDATE statements SET content = x'00'"] {
         assert!(db.execute_batch(change).unwrap_err().to_string().contains("what was signed"), "{change}");
     }
-}
-
-/// A ledger of the version before, which had transactions alone.
-#[tokio::test]
-async fn an_older_ledger_is_brought_up_to_date() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.db");
-    drop(schema::open(&path, &BTreeMap::new()).unwrap());
-    let db = Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE statements; PRAGMA user_version = 3;").unwrap();
-    drop(db);
-    recorded(&path, "one").await;
-    let db = Connection::open(&path).unwrap();
-    assert_eq!(db.query_row("SELECT count(*) FROM statements", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 }

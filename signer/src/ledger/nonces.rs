@@ -1,0 +1,119 @@
+//! Nonces that are chosen here: each for one request, in order, with no gaps but those that are known.
+
+use alloy_primitives::Address;
+
+use super::db::{Sql, values};
+use super::types::{Nonce, Request};
+use super::{LedgerError, Reservation};
+use crate::policy::Denied;
+
+/// What is known of an address's nonces on a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nonces {
+    /// The next that is chosen, when there are no gaps; none if none was ever chosen.
+    pub next: Option<u64>,
+    /// Those below that were given back, and nobody has.
+    pub gaps: Vec<u64>,
+    /// Those that are reserved, and not signed.
+    pub unsigned: Vec<u64>,
+    /// The highest that is signed.
+    pub signed: Option<u64>,
+}
+
+/// The nonce that a request gets, and whether it is chosen here.
+pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64, bool), Denied>, LedgerError> {
+    let (address, chain_id) = (request.id.address, request.chain_id);
+    match request.nonce {
+        Nonce::Given(nonce) => Ok(Ok((nonce, false))),
+        Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(|nonce| Ok((nonce, true))),
+        Nonce::Replacing { nonce, most } => {
+            let there = of(db, address, chain_id, nonce)?.len();
+            // The first is no replacement.
+            if there == 0 || there > most as usize {
+                let detail = match there {
+                    0 => format!("there is no transaction with nonce {nonce} to replace"),
+                    _ => format!("the transaction with nonce {nonce} was replaced {} times, of {most}", there - 1),
+                };
+                return Ok(Err(Denied { rule: "replacements", detail }));
+            }
+            Ok(Ok((nonce, false)))
+        }
+    }
+}
+
+/// The lowest that nobody has, from `at_least` on.
+fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Result<u64, LedgerError> {
+    let account = address.into_array();
+    // What the chain has seen is no gap any more.
+    db.execute(
+        "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce < ?3",
+        values![account, chain_id, at_least],
+    )?;
+    let gap = db.first(
+        "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce =
+             (SELECT min(nonce) FROM gaps WHERE address = ?1 AND chain_id = ?2) RETURNING nonce",
+        values![account, chain_id],
+    )?;
+    if let Some(row) = gap {
+        return row.unsigned(0);
+    }
+    let known = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", values![account, chain_id])?;
+    let known = known.map(|row| row.unsigned(0)).transpose()?.unwrap_or(0);
+    let mut nonce = known.max(at_least);
+    // Not one that a caller has given itself.
+    while !of(db, address, chain_id, nonce)?.is_empty() {
+        nonce += 1;
+    }
+    db.execute(
+        "INSERT INTO nonces (address, chain_id, next) VALUES (?1, ?2, ?3)
+         ON CONFLICT (address, chain_id) DO UPDATE SET next = excluded.next",
+        values![account, chain_id, nonce + 1],
+    )?;
+    Ok(nonce)
+}
+
+/// A nonce that nothing was signed with: the next request has it.
+pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
+    let key = values![address.into_array(), chain_id, nonce];
+    db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
+    Ok(())
+}
+
+/// The requests that have a nonce, oldest first.
+pub(super) fn of(
+    db: &mut dyn Sql,
+    address: Address,
+    chain_id: u64,
+    nonce: u64,
+) -> Result<Vec<Reservation>, LedgerError> {
+    let rows = db.query(
+        "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 ORDER BY id",
+        values![address.into_array(), chain_id, nonce],
+    )?;
+    rows.iter().map(|row| Ok(Reservation(row.int(0)?))).collect()
+}
+
+/// What is known of an address's nonces from `from` on.
+pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64) -> Result<Nonces, LedgerError> {
+    let account = address.into_array();
+    let next = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", values![account, chain_id])?;
+    let gaps = db.query(
+        "SELECT nonce FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3 ORDER BY nonce",
+        values![account, chain_id, from],
+    )?;
+    let unsigned = db.query(
+        "SELECT DISTINCT nonce FROM transactions
+         WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3 AND raw IS NULL ORDER BY nonce",
+        values![account, chain_id, from],
+    )?;
+    let signed = db.first(
+        "SELECT max(nonce) FROM transactions WHERE address = ?1 AND chain_id = ?2 AND raw IS NOT NULL",
+        values![account, chain_id],
+    )?;
+    Ok(Nonces {
+        next: next.map(|row| row.unsigned(0)).transpose()?,
+        gaps: gaps.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
+        unsigned: unsigned.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
+        signed: signed.map(|row| row.maybe_int(0)).transpose()?.flatten().map(i64::cast_unsigned),
+    })
+}

@@ -1,0 +1,133 @@
+//! Nonces that the ledger chooses.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::Denied;
+
+fn managed(name: &str, at_least: u64) -> Request {
+    Request { nonce: Nonce::Managed { at_least }, allowed: Allowed::default(), ..request(name, 0) }
+}
+
+async fn chosen(ledger: &Ledger, request: Request) -> Reserved {
+    match ledger.begin(request).await.unwrap() {
+        Begun::Fresh(reserved) => reserved,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn each_request_has_the_next_and_what_is_given_back_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let open = Open::at(&path);
+    let mut reservations = Vec::new();
+    for (i, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let reserved = chosen(&open.ledger, managed(name, 7)).await;
+        assert_eq!(reserved.nonce, 7 + i as u64);
+        reservations.push(reserved.reservation);
+    }
+    for i in [2, 1] {
+        open.ledger.release(reservations[i], at(NOW)).await.unwrap();
+    }
+    open.ledger.store(reservations[0], signed(1), at(NOW)).await.unwrap();
+    let nonces = open.ledger.nonces(HOT, 137, 0).await.unwrap();
+    assert_eq!(nonces, Nonces { next: Some(11), gaps: vec![8, 9], unsigned: vec![10], signed: Some(7) });
+    open.close();
+    let open = Open::at(&path);
+    // The same request has its own nonce still.
+    assert!(matches!(open.ledger.begin(managed("d", 7)).await, Ok(Begun::Pending(Reserved { nonce: 10, .. }))));
+    for (name, nonce) in [("e", 8), ("f", 9), ("g", 11)] {
+        assert_eq!(chosen(&open.ledger, managed(name, 7)).await.nonce, nonce, "{name}");
+    }
+    // Another chain or address has its own; and the chain knows of some that were not made here.
+    assert_eq!(chosen(&open.ledger, Request { chain_id: 1, ..managed("h", 0) }).await.nonce, 0);
+    assert_eq!(chosen(&open.ledger, as_key("cold", COLD, managed("i", 3))).await.nonce, 3);
+    assert_eq!(chosen(&open.ledger, managed("j", 40)).await.nonce, 40);
+    assert_eq!(chosen(&open.ledger, managed("k", 12)).await.nonce, 41, "a node that is behind changes nothing");
+    open.close();
+}
+
+#[tokio::test]
+async fn a_gap_that_the_chain_has_seen_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let first = chosen(&open.ledger, managed("a", 5)).await;
+    chosen(&open.ledger, managed("b", 5)).await;
+    open.ledger.release(first.reservation, at(NOW)).await.unwrap();
+    // Somebody else has used it.
+    assert_eq!(chosen(&open.ledger, managed("c", 6)).await.nonce, 7);
+    assert_eq!(open.ledger.nonces(HOT, 137, 0).await.unwrap().gaps, Vec::<u64>::new());
+    open.close();
+}
+
+#[tokio::test]
+async fn one_that_a_caller_gave_is_not_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    for (name, nonce) in [("x", 1), ("y", 2)] {
+        fresh(&open.ledger, Request { nonce: Nonce::Given(nonce), ..managed(name, 0) }).await;
+    }
+    for (name, nonce) in [("a", 0), ("b", 3), ("c", 4)] {
+        assert_eq!(chosen(&open.ledger, managed(name, 0)).await.nonce, nonce);
+    }
+    open.close();
+}
+
+#[tokio::test]
+async fn a_transaction_is_replaced_so_often_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let replacing = |name, nonce| Request { nonce: Nonce::Replacing { nonce, most: 2 }, ..managed(name, 0) };
+    let denied =
+        |begun: Result<Begun, LedgerError>| matches!(begun, Ok(Begun::Denied(Denied { rule: "replacements", .. })));
+    assert!(denied(open.ledger.begin(replacing("none", 0)).await), "there is nothing to replace");
+    chosen(&open.ledger, managed("a", 0)).await;
+    for name in ["b", "c"] {
+        assert_eq!(chosen(&open.ledger, replacing(name, 0)).await.nonce, 0);
+    }
+    assert!(denied(open.ledger.begin(replacing("d", 0)).await));
+    assert_eq!(chosen(&open.ledger, managed("e", 0)).await.nonce, 1);
+    open.close();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Whatever is reserved, signed and given back: no nonce is held by two, and none is left out but those that were
+    /// given back last.
+    #[test]
+    fn no_nonce_is_held_twice(steps in prop::collection::vec((any::<prop::sample::Index>(), 0u8..4), 1..60)) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let open = Open::at(&dir.path().join("ledger.db"));
+            let (mut held, mut unsigned) = (BTreeSet::new(), Vec::new());
+            for (i, (which, step)) in steps.into_iter().enumerate() {
+                match step {
+                    0 | 1 => {
+                        let reserved = chosen(&open.ledger, managed(&i.to_string(), 0)).await;
+                        assert!(held.insert(reserved.nonce), "{} twice", reserved.nonce);
+                        unsigned.push(reserved);
+                    }
+                    _ if unsigned.is_empty() => {}
+                    2 => {
+                        let reserved = unsigned.swap_remove(which.index(unsigned.len()));
+                        open.ledger.store(reserved.reservation, signed(1), at(NOW)).await.unwrap();
+                    }
+                    _ => {
+                        let reserved = unsigned.swap_remove(which.index(unsigned.len()));
+                        open.ledger.release(reserved.reservation, at(NOW)).await.unwrap();
+                        held.remove(&reserved.nonce);
+                    }
+                }
+                let known = open.ledger.nonces(HOT, 137, 0).await.unwrap();
+                let all: BTreeSet<_> = held.iter().copied().chain(known.gaps).collect();
+                assert!(all.into_iter().eq(0..known.next.unwrap_or(0)));
+            }
+            open.close();
+        });
+    }
+}

@@ -1,0 +1,188 @@
+//! The audit trail, read by who is not the signer: exported, and checked against what the ledger holds.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::{B256, keccak256};
+use serde_json::{Map, Value as Json};
+
+use super::audit::{self, Broken, Head, Kept, Verifier};
+use super::db::postgres::{self, Postgres};
+use super::db::sqlite::Sqlite;
+use super::db::{Database, Sql, values};
+use super::statements::content_digest;
+use super::{LedgerError, OpenError};
+
+/// Entries that are read at once.
+const PAGE: u64 = 1000;
+
+/// A ledger's audit trail, to be read while a signer may be writing it.
+pub struct Trail {
+    database: Box<dyn Database>,
+}
+
+/// Why a trail is not as it must be, or could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// Something was changed.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The ledger does not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Trail {
+    /// Opens the ledger that the file names, to read it. Blocks; not within an asynchronous runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(config: &keygate_config::Ledger) -> Result<Self, OpenError> {
+        let database: Box<dyn Database> = match config {
+            keygate_config::Ledger::Sqlite(path) => {
+                let at = |error| OpenError { at: path.display().to_string(), error };
+                Box::new(Sqlite::open_to_read(path).map_err(at)?)
+            }
+            keygate_config::Ledger::Postgres(server) => {
+                let at = |error| OpenError { at: server.to_string(), error };
+                let (config, tls) = postgres::configured(server).map_err(at)?;
+                Box::new(Postgres::open_to_read(config, tls).map_err(at)?)
+            }
+        };
+        Ok(Self { database })
+    }
+
+    /// Hands on every entry behind number `after`, in order.
+    ///
+    /// # Errors
+    /// [`LedgerError`], or what `each` fails with.
+    pub fn export<E: From<LedgerError>>(
+        &mut self,
+        mut after: u64,
+        mut each: impl FnMut(&Kept) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            let page = self.page(after)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.seq;
+            page.iter().try_for_each(&mut each)?;
+        }
+    }
+
+    /// Follows the whole trail, and sees that what it says was signed is what the ledger holds, and the other way
+    /// round. `expected` is a head that was kept elsewhere.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub fn verify(&mut self, expected: Option<Head>) -> Result<Head, VerifyError> {
+        let mut verifier = Verifier::new(expected);
+        let mut count = Count::default();
+        let mut after = 0;
+        loop {
+            // What is signed meanwhile is behind the last page, and is not looked at.
+            let page = self.page(after)?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for kept in &page {
+                let entry = verifier.next(kept)?;
+                self.signed(kept.seq, &entry, &mut count)?;
+            }
+        }
+        let head = verifier.end()?;
+        self.nothing_else(&count, head)?;
+        Ok(head)
+    }
+
+    fn page(&mut self, after: u64) -> Result<Vec<Kept>, LedgerError> {
+        self.read(|db| audit::page(db, after, PAGE))
+    }
+
+    fn read<T>(&mut self, mut work: impl FnMut(&mut dyn Sql) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let mut read = None;
+        self.database.transact(true, &mut |db| {
+            read = Some(work(db)?);
+            Ok(())
+        })?;
+        read.ok_or(LedgerError::Closed)
+    }
+
+    /// Sees that the ledger holds what an entry says was signed.
+    fn signed(&mut self, seq: u64, entry: &Map<String, Json>, count: &mut Count) -> Result<(), VerifyError> {
+        let text = |name: &str| entry.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let number = |name: &str| entry.get(name).and_then(Json::as_i64);
+        match (text("what").as_str(), number("request"), number("statement")) {
+            ("began", ..) => {
+                count.before = (number("transactions").unwrap_or(0), number("statements").unwrap_or(0));
+            }
+            ("signed", Some(id), _) => {
+                *count.transactions.entry(id > count.before.0).or_default() += 1;
+                let hash = text("hash");
+                let held = self.read(|db| transaction(db, id))?;
+                if held.map(|hash| hash.to_string()).as_ref() != Some(&hash) {
+                    return Err(Broken::Vanished { seq, what: hash }.into());
+                }
+            }
+            ("signed", None, Some(id)) => {
+                count.statements += 1;
+                let (digest, content) = (text("digest"), text("content"));
+                if self.read(|db| statement(db, id))? != Some((digest.clone(), content)) {
+                    return Err(Broken::Vanished { seq, what: digest }.into());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sees that the ledger holds nothing that was signed and that the trail does not have. Each entry has its own
+    /// row, so that numbers tell.
+    fn nothing_else(&mut self, count: &Count, head: Head) -> Result<(), VerifyError> {
+        let found = self.read(|db| {
+            // A signer may have gone on meanwhile.
+            if audit::head(db)? != head {
+                return Ok(None);
+            }
+            let mut rows = |sql, after: i64| {
+                db.first(sql, values![after])?.map(|row| row.int(0)).transpose().map(Option::unwrap_or_default)
+            };
+            let transactions =
+                rows("SELECT count(*) FROM transactions WHERE raw IS NOT NULL AND id > ?1", count.before.0)?;
+            let statements = rows("SELECT count(*) FROM statements WHERE id > ?1", count.before.1)?;
+            Ok(Some((transactions, statements)))
+        })?;
+        let Some((transactions, statements)) = found else { return Ok(()) };
+        let more = |held: i64, told: i64, what: &str| match held.saturating_sub(told) {
+            1.. => Err(Broken::Unaudited(format!("{} of {held} {what}", held - told))),
+            _ => Ok(()),
+        };
+        let told = count.transactions.get(&true).copied().unwrap_or(0);
+        more(transactions, told, "signed transactions")?;
+        more(statements, count.statements, "signed statements")?;
+        Ok(())
+    }
+}
+
+/// What a trail says was signed.
+#[derive(Default)]
+struct Count {
+    /// The last transaction and statement from before there was a trail.
+    before: (i64, i64),
+    /// Those that were reserved since then, and others.
+    transactions: BTreeMap<bool, i64>,
+    statements: i64,
+}
+
+/// The hash of the bytes that the ledger holds.
+fn transaction(db: &mut dyn Sql, id: i64) -> Result<Option<B256>, LedgerError> {
+    let row = db.first("SELECT raw FROM transactions WHERE id = ?1", values![id])?;
+    Ok(row.map(|row| row.maybe_bytes(0).map(|raw| raw.map(keccak256))).transpose()?.flatten())
+}
+
+/// The digest, and that of the content.
+fn statement(db: &mut dyn Sql, id: i64) -> Result<Option<(String, String)>, LedgerError> {
+    let row = db.first("SELECT digest, content FROM statements WHERE id = ?1", values![id])?;
+    row.map(|row| {
+        let content = row.maybe_bytes(1)?.unwrap_or_default();
+        Ok((hex::encode(row.array::<32>(0)?), content_digest(content)))
+    })
+    .transpose()
+}
