@@ -15,12 +15,14 @@ mod callers;
 mod chains;
 mod keys;
 mod policies;
+mod rpc;
 
 pub use address::EthAddress;
 pub use callers::Caller;
 pub use chains::Chain;
 pub use keys::{Key, Kms, Local};
 pub use policies::{Policy, Signable};
+pub use rpc::{ReadMethod, RpcUrl, load_rpc};
 
 /// The signing core.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -137,6 +139,11 @@ impl Signer {
         for key in self.keys.values_mut() {
             if let Some(local) = &mut key.value.local {
                 resolve(&mut local.path);
+            }
+        }
+        for chain in self.chains.values_mut() {
+            if let Some(path) = &mut chain.value.rpc_file {
+                resolve(path);
             }
         }
         for caller in self.callers.values_mut() {
