@@ -112,6 +112,7 @@ impl Diagnostics {
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let path = self.source.path.display().to_string();
+        let text = without_keys(&self.source.text);
         let mut out = String::new();
         for diagnostic in &self.found {
             let level = match diagnostic.severity {
@@ -128,7 +129,7 @@ impl Diagnostics {
                     if let Some(label) = &diagnostic.label {
                         annotation = annotation.label(label);
                     }
-                    title.element(Snippet::source(&self.source.text).path(&path).annotation(annotation))
+                    title.element(Snippet::source(&*text).path(&path).annotation(annotation))
                 }
                 None => Group::with_title(title),
             };
@@ -183,6 +184,20 @@ impl std::fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
+/// The text as it may be shown: the URL of a node may hold an API key. Every byte stays where it is.
+fn without_keys(text: &str) -> String {
+    let mut shown = text.to_owned().into_bytes();
+    for (at, _) in text.match_indices("://") {
+        let end = text[at..].find(['"', '\'', '\n']).map_or(text.len(), |n| at + n);
+        // From the path, or all of it where there is a user.
+        let host = at + 3;
+        let path = text[host..end].find(['/', '?']).map_or(end, |n| host + n + 1);
+        let secret = if text[host..path].contains('@') { host } else { path };
+        shown.get_mut(secret..end).into_iter().flatten().for_each(|byte| *byte = b'*');
+    }
+    String::from_utf8(shown).expect("whole characters are replaced by ASCII")
+}
+
 /// Line and column, from 1, of a byte offset.
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..offset.min(text.len())];
@@ -193,6 +208,14 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_a_key_is_not_shown() {
+        let shown = |text| without_keys(text);
+        assert_eq!(shown("rpc = \"https://a.example/v2/k\u{e9}y\" # x"), "rpc = \"https://a.example/*******\" # x");
+        assert_eq!(shown("['https://a?k=1', \"http://u:p@h/x\"]"), "['https://a?***', \"http://*******\"]");
+        assert_eq!(shown("a = \"http://h\"\nb = 1"), "a = \"http://h\"\nb = 1");
+    }
 
     #[test]
     fn line_and_column_count_from_one() {

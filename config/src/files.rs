@@ -353,6 +353,11 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
             found.extend(check_private(&local.path).err().map(|why| Diagnostic::error(why).at(&key.span)));
         }
     }
+    for chain in signer.chains.values() {
+        if let Some(path) = &chain.rpc_file {
+            found.extend(crate::load_rpc(path).err().map(|why| Diagnostic::error(why).at(&chain.span)));
+        }
+    }
     let mut tokens = BTreeMap::new();
     for (name, caller) in &signer.callers {
         if let Some(why) = caller.token_file.as_deref().and_then(exposed_token) {

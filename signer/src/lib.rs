@@ -7,10 +7,11 @@
 //! reservation, the key, the check of what the key answered, durable storage; then it is answered. What was signed
 //! first under an idempotency key is what is answered for ever.
 //!
-//! The parts that decide are public, pure, and usable alone: [`transaction`], [`signature`] and [`policy`].
+//! The parts that decide are public, pure, and usable alone: [`transaction`], [`signature`], [`policy`], and of [`chain`] what judges nodes' answers.
 
 mod api;
 pub mod authorization;
+pub mod chain;
 mod harden;
 mod in_flight;
 mod json;

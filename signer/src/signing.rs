@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::policy::{self, Denied, Policy};
 use crate::signature::Signature;
 use crate::statement::Statement;
-use crate::transaction::{EncodersDisagree, Transaction};
+use crate::transaction::{EncodersDisagree, NotBlobs, Transaction};
 
 /// What signing takes.
 #[derive(Debug)]
@@ -67,6 +67,8 @@ pub(crate) struct Prepared {
 pub(crate) enum Refusal {
     #[error(transparent)]
     Encoders(#[from] EncodersDisagree),
+    #[error(transparent)]
+    Sidecar(#[from] NotBlobs),
     #[error("this idempotency key was used for another request")]
     Conflict,
     #[error("too many wait for this idempotency key's request, which is under way")]
@@ -95,6 +97,7 @@ impl Refusal {
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
             Self::Encoders(_) => "encoders-disagree",
+            Self::Sidecar(_) => "sidecar",
             Self::Conflict => "conflict",
             Self::Crowded => "crowded",
             Self::Abandoned => "abandoned",

@@ -16,6 +16,7 @@ mod chains;
 mod keys;
 mod ledger;
 mod policies;
+mod rpc;
 
 pub use address::EthAddress;
 pub use callers::Caller;
@@ -23,6 +24,7 @@ pub use chains::Chain;
 pub use keys::{Key, Kms, Local};
 pub use ledger::{Ledger, Postgres};
 pub use policies::{Policy, Signable};
+pub use rpc::{ReadMethod, RpcUrl, load_rpc};
 
 /// The signing core.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -114,6 +116,11 @@ impl Signer {
         for key in self.keys.values_mut() {
             if let Some(local) = &mut key.value.local {
                 resolve(&mut local.path);
+            }
+        }
+        for chain in self.chains.values_mut() {
+            if let Some(path) = &mut chain.value.rpc_file {
+                resolve(path);
             }
         }
         for caller in self.callers.values_mut() {

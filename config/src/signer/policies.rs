@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{EthAddress, Signer};
+use super::{EthAddress, ReadMethod, Signer};
 use crate::Diagnostic;
 use crate::function::Function;
 use crate::place::At;
@@ -41,6 +41,8 @@ pub struct Policy {
     /// Whether a transaction may create a contract.
     #[serde(default)]
     pub allow_contract_creation: bool,
+    /// Methods of JSON-RPC that are passed on to the chain's `rpc`: all that read, where this is left out.
+    pub rpc_methods: Option<Vec<ReadMethod>>,
 }
 
 /// A kind of thing to sign.

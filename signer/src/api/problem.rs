@@ -134,7 +134,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let detail = refusal.to_string();
         match refusal {
-            Refusal::Encoders(_) => Self::internal(detail),
+            Refusal::Encoders(_) | Refusal::Sidecar(_) => Self::internal(detail),
             Refusal::Conflict => {
                 Self::new(StatusCode::CONFLICT, "idempotency-conflict", "The idempotency key is taken", detail)
             }

@@ -100,7 +100,7 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
     let request_id = request_id();
     let path = path.map(|Path(key)| key);
     let place = request.extensions().get::<Place>().cloned();
-    let Admitted { caller, key, id, mut tx, nonce, large: _large } = match admit(&api, path, request).await {
+    let admitted = match admit(&api, path, request).await {
         Ok(admitted) => admitted,
         Err(problem) => {
             api.signing.metrics.request(problem.kind);
@@ -108,19 +108,37 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
             return answer(&request_id, Err(problem));
         }
     };
+    let signed = match transaction(&api, &request_id, admitted, place).await {
+        Ok(signed) => Ok(respond(&signed)),
+        Err(Refusal::Held(held)) => Ok(held_back(&held)),
+        Err(refusal) => Err(refusal.into()),
+    };
+    answer(&request_id, signed)
+}
+
+/// Signs a transaction under its id, or answers what was signed under it first; once at a time, and to its end whether or
+/// not its client waits, which keeps its `place` so long. The ledger keeps what was signed; what goes with it comes with
+/// each request, and is part of the answer.
+pub(super) async fn transaction(
+    api: &Arc<Api>,
+    request_id: &str,
+    admitted: Admitted,
+    place: Option<Place>,
+) -> Result<Answer, Refusal> {
+    let Admitted { caller, key, id, mut tx, nonce, large: _large } = admitted;
+    let sidecar = tx.take_sidecar();
     let told = |result: Result<Answer, Refusal>| {
         api.signing.metrics.request(outcome(&result));
-        log(&request_id, &id, &result);
+        log(request_id, &id, &result);
         result
     };
-    let sidecar = tx.take_sidecar();
     let prepared = Prepared::new(&key, tx, nonce, sidecar.as_ref().map(Sidecar::digest));
     let joined = prepared.map(|prepared| (api.signing.in_flight.join(&id, prepared.digest), prepared));
     let result = match joined {
         Ok((Part::First(attempt, waiting), prepared)) => {
             // In a task of its own: a client that goes away does not stop it between the reservation and the ledger.
             api.tasks.spawn({
-                let (api, request_id, id) = (Arc::clone(&api), request_id.clone(), id.clone());
+                let (api, request_id, id) = (Arc::clone(api), request_id.to_owned(), id.clone());
                 async move {
                     let (policy, abandoned) = (caller.policy.as_ref(), || attempt.abandoned());
                     let result = api.signing.transaction(&key, policy, id.clone(), prepared, abandoned).await;
@@ -141,25 +159,23 @@ async fn sign(State(api): Shared, path: Result<Path<String>, PathRejection>, req
         Ok((Part::Crowded, _)) => Some(told(Err(Refusal::Crowded))),
         Err(refusal) => Some(told(Err(refusal))),
     };
-    let signed = match result {
-        Some(Ok(signed)) => respond(signed, sidecar),
-        Some(Err(Refusal::Held(held))) => Ok(held_back(&held)),
-        Some(Err(refusal)) => Err(refusal.into()),
-        None => Err(Problem::internal("the request was abandoned")),
-    };
-    answer(&request_id, signed)
+    let mut signed = result.unwrap_or_else(|| Err(Refusal::Abandoned))?;
+    if let Some(sidecar) = sidecar {
+        signed.signed.raw = sidecar.network_form(&signed.signed.raw)?;
+    }
+    Ok(signed)
 }
 
 /// What is asked for, once it is a request.
-struct Admitted {
-    caller: Arc<Caller>,
-    key: Arc<Key>,
-    id: RequestId,
-    tx: Transaction,
+pub(super) struct Admitted {
+    pub(super) caller: Arc<Caller>,
+    pub(super) key: Arc<Key>,
+    pub(super) id: RequestId,
+    pub(super) tx: Transaction,
     /// The caller's nonce, if it gave one.
-    nonce: Option<u64>,
+    pub(super) nonce: Option<u64>,
     /// Kept until it is answered.
-    large: Option<OwnedSemaphorePermit>,
+    pub(super) large: Option<OwnedSemaphorePermit>,
 }
 
 /// Everything before a request is one: who asks, with which key, under which name, for what.
@@ -188,17 +204,12 @@ fn held_back(held: &Held) -> Response {
     (StatusCode::ACCEPTED, [(header::LOCATION, place)], json_body(&body)).into_response()
 }
 
-/// The answer to a signed transaction. The ledger keeps what was signed; what goes with it comes with each request.
-fn respond(mut answer: Answer, sidecar: Option<Sidecar>) -> Result<Response, Problem> {
-    if let Some(sidecar) = sidecar {
-        let network_form = sidecar.network_form(&answer.signed.raw);
-        answer.signed.raw = network_form.map_err(|error| Problem::internal(error.to_string()))?;
-    }
-    let mut response = json_body(&Body::new(&answer, None));
+fn respond(answer: &Answer) -> Response {
+    let mut response = json_body(&Body::new(answer, None));
     if answer.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 async fn signed(State(api): Shared, path: Result<Path<(String, String)>, PathRejection>, request: Request) -> Response {

@@ -55,10 +55,22 @@ async fn sign(
             return answer(&request_id, Err(problem));
         }
     };
-    let result = api.signing.statement(&key, caller.policy.as_ref(), &caller.name, &statement).await;
+    let said = say(api, &request_id, &caller, &key, &statement).await;
+    answer(&request_id, said.map(|said| json_body(&body(&statement, &said))).map_err(Problem::from))
+}
+
+/// Signs a statement for a caller, and writes its line in the log.
+pub(super) async fn say(
+    api: &Api,
+    request_id: &str,
+    caller: &Caller,
+    key: &Key,
+    statement: &Statement,
+) -> Result<Said, Refusal> {
+    let result = api.signing.statement(key, caller.policy.as_ref(), &caller.name, statement).await;
     api.signing.metrics.request(result.as_ref().map_or_else(Refusal::outcome, |_| "signed"));
-    log(&request_id, &caller, &key, &statement, &result);
-    answer(&request_id, result.map(|said| json_body(&body(&statement, &said))).map_err(Problem::from))
+    log(request_id, caller, key, statement, &result);
+    result
 }
 
 async fn admit(

@@ -1,0 +1,83 @@
+//! Chains, and the nodes that are asked about them: nonces, fees, gas, receipts; and what becomes of what was sent.
+//!
+//! Nodes are asked over JSON-RPC ([`rpc`], [`node`]). What their answers mean is decided by functions that are pure:
+//! [`fees`] says what to offer, [`rejected`] what a refusal of a transaction means, [`track`] what to do about one that
+//! was sent.
+
+pub mod fees;
+pub mod node;
+pub mod rejected;
+pub mod rpc;
+pub mod track;
+
+use std::collections::BTreeMap;
+
+use rpc::{Client, Rpc};
+use track::Settings;
+
+/// A chain of the file.
+#[derive(Debug)]
+pub struct Chain {
+    /// Its name in the file.
+    pub name: String,
+    /// EIP-155 chain id.
+    pub id: u64,
+    /// Its nodes, if the file names any.
+    pub rpc: Option<Rpc>,
+    /// When a transaction is sent again, is stuck, is final.
+    pub settings: Settings,
+}
+
+/// The chains of the file.
+#[derive(Debug, Default)]
+pub struct Chains(BTreeMap<u64, Chain>);
+
+impl Chains {
+    /// Compiles the chains of the file; reads the files of their nodes' URLs. No node is asked.
+    ///
+    /// # Errors
+    /// The chain's name, and what is wrong, without any URL.
+    pub fn load(config: &keygate_config::Signer) -> Result<Self, (String, String)> {
+        let mut urls = BTreeMap::new();
+        for (name, chain) in &config.chains {
+            let found = match (&chain.rpc, &chain.rpc_file) {
+                (Some(rpc), _) => rpc.as_slice().iter().map(|url| url.value.clone()).collect(),
+                (None, Some(path)) => keygate_config::load_rpc(path).map_err(|why| (name.clone(), why))?,
+                (None, None) => Vec::new(),
+            };
+            if found.iter().any(keygate_config::RpcUrl::is_exposed) {
+                tracing::warn!(
+                    chain = name,
+                    "a node is asked over plain http: others on the way can change its answers"
+                );
+            }
+            urls.insert(name, found);
+        }
+        let tls = urls.values().flatten().any(|url| url.uri().scheme_str() == Some("https"));
+        let client = Client::new(tls)
+            .map_err(|why| (urls.keys().next().map_or_else(String::new, |name| (*name).clone()), why))?;
+        let chains = config.chains.iter().map(|(name, chain)| {
+            let urls = urls.remove(name).unwrap_or_default();
+            let settings = Settings {
+                confirmations: chain.confirmations.into(),
+                rebroadcast: chain.rebroadcast.0,
+                stuck_after: chain.stuck_after.0,
+            };
+            let rpc = (!urls.is_empty()).then(|| Rpc::new(chain.id, urls, client.clone()));
+            (chain.id, Chain { name: name.clone(), id: chain.id, rpc, settings })
+        });
+        Ok(Self(chains.collect()))
+    }
+
+    /// The chain with this id.
+    #[must_use]
+    pub fn by_id(&self, id: u64) -> Option<&Chain> {
+        self.0.get(&id)
+    }
+
+    /// The chain of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Chain> {
+        self.0.values().find(|chain| chain.name == name)
+    }
+}
