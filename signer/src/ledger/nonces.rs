@@ -38,6 +38,17 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64,
             }
             Ok(Ok((nonce, false)))
         }
+        Nonce::Gap(nonce) => {
+            let gone = db.execute(
+                "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
+                values![address.into_array(), chain_id, nonce],
+            )?;
+            if gone == 0 {
+                let detail = format!("nonce {nonce} is no gap");
+                return Ok(Err(Denied { rule: "nonce", detail }));
+            }
+            Ok(Ok((nonce, true)))
+        }
     }
 }
 

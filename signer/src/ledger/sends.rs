@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::Address;
 use serde_json::json;
 
 use super::db::{Row, Sql, values};
@@ -37,8 +37,8 @@ pub struct Progress {
     pub first_sent_at: Option<i64>,
     /// When it was last sent.
     pub last_sent_at: Option<i64>,
-    /// The block that has it: its number and hash.
-    pub block: Option<(u64, B256)>,
+    /// The number of the block that has it.
+    pub block: Option<u64>,
     /// Whether it did what it should, by its receipt.
     pub succeeded: Option<bool>,
     /// What the chain last said against it; or that it is stuck.
@@ -99,7 +99,7 @@ pub(super) fn queue(db: &mut dyn Sql, id: i64) -> Result<(), LedgerError> {
 pub(super) fn under_way(db: &mut dyn Sql, chain_id: u64) -> Result<Vec<Sending>, LedgerError> {
     let rows = db.query(
         "SELECT t.id, t.caller, t.key, t.address, t.idempotency_key, t.chain_id, t.nonce, t.raw, t.hash, t.signature,
-                s.state, s.attempts, s.first_sent_at, s.last_sent_at, s.block, s.block_hash, s.succeeded, s.note
+                s.state, s.attempts, s.first_sent_at, s.last_sent_at, s.block, s.succeeded, s.note
          FROM sends s JOIN transactions t ON t.id = s.request
          WHERE s.state IN ('queued', 'sent', 'mined') AND t.chain_id = ?1 ORDER BY t.address, t.nonce, t.id",
         values![chain_id],
@@ -123,7 +123,7 @@ pub(super) fn under_way(db: &mut dyn Sql, chain_id: u64) -> Result<Vec<Sending>,
 /// How far a transaction has come; nothing, if it is not to be sent.
 pub(super) fn find(db: &mut dyn Sql, Reservation(id): Reservation) -> Result<Option<Progress>, LedgerError> {
     let row = db.first(
-        "SELECT state, attempts, first_sent_at, last_sent_at, block, block_hash, succeeded, note
+        "SELECT state, attempts, first_sent_at, last_sent_at, block, succeeded, note
          FROM sends WHERE request = ?1",
         values![id],
     )?;
@@ -141,44 +141,35 @@ pub(super) fn update(
     if before.state.is_final() {
         return Ok(());
     }
-    let (block, block_hash) = progress.block.unzip();
     db.execute(
-        "UPDATE sends SET state = ?2, attempts = ?3, first_sent_at = ?4, last_sent_at = ?5, block = ?6, block_hash = ?7,
-                          succeeded = ?8, note = ?9 WHERE request = ?1",
+        "UPDATE sends SET state = ?2, attempts = ?3, first_sent_at = ?4, last_sent_at = ?5, block = ?6,
+                          succeeded = ?7, note = ?8 WHERE request = ?1",
         values![
             id,
             progress.state.name(),
             i64::from(progress.attempts),
             progress.first_sent_at,
             progress.last_sent_at,
-            block,
-            block_hash.map(|hash| hash.0),
+            progress.block,
             progress.succeeded,
             progress.note.as_deref(),
         ],
     )?;
     if before.state != progress.state {
-        let detail = json!({
-            "request": id, "block": block, "blockHash": block_hash.map(|hash| hash.to_string()),
-            "succeeded": progress.succeeded,
-        });
+        let detail = json!({ "request": id, "block": progress.block, "succeeded": progress.succeeded });
         audit::append(db, &audit::Event::new(now, progress.state.name(), detail))?;
     }
     Ok(())
 }
 
 fn progress(row: &Row, first: usize) -> Result<Progress, LedgerError> {
-    let block = match (row.maybe_int(first + 4)?, row.maybe_array::<32>(first + 5)?) {
-        (Some(number), Some(hash)) => Some((number.cast_unsigned(), hash.into())),
-        _ => None,
-    };
     Ok(Progress {
         state: State::named(&row.text(first)?)?,
         attempts: u32::try_from(row.int(first + 1)?).unwrap_or(u32::MAX),
         first_sent_at: row.maybe_int(first + 2)?,
         last_sent_at: row.maybe_int(first + 3)?,
-        block,
-        succeeded: row.maybe_int(first + 6)?.map(|succeeded| succeeded != 0),
-        note: row.maybe_text(first + 7)?,
+        block: row.maybe_int(first + 4)?.map(i64::cast_unsigned),
+        succeeded: row.maybe_int(first + 5)?.map(|succeeded| succeeded != 0),
+        note: row.maybe_text(first + 6)?,
     })
 }

@@ -57,6 +57,8 @@ pub enum Nonce {
         /// How many transactions of this address the chain knows.
         at_least: u64,
     },
+    /// One that was given back, and that others wait behind.
+    Gap(u64),
     /// That of a transaction that it is to replace, which was replaced fewer than `most` times.
     Replacing {
         /// Its nonce.

@@ -79,7 +79,6 @@ const TABLES: &str = "
         first_sent_at BIGINT,
         last_sent_at BIGINT,
         block BIGINT,
-        block_hash BYTEA CHECK (length(block_hash) = 32),
         succeeded BIGINT,
         note TEXT
     );

@@ -160,7 +160,6 @@ const SPENDS: &str = "CREATE TABLE spends (
         first_sent_at INTEGER,
         last_sent_at INTEGER,
         block INTEGER,
-        block_hash BLOB CHECK (length(block_hash) = 32),
         succeeded INTEGER,
         note TEXT
     ) STRICT;
