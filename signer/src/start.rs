@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::callers::{CallerError, Callers};
 use crate::api::listen::{BindError, Limits, Listener, Routers};
 use crate::api::{Api, LARGE, router, spare_router};
+use crate::chain::Chains;
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
@@ -65,6 +66,14 @@ pub enum StartError {
         #[source]
         error: CallerError,
     },
+    /// A chain's nodes are not as they must be.
+    #[error("chain {name:?}: {why}")]
+    Chain {
+        /// The chain's name in the file.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The ledger cannot be opened.
     #[error("ledger {0}")]
     Ledger(#[from] ledger::OpenError),
@@ -107,6 +116,7 @@ impl Signer {
         keys: BTreeMap<String, Arc<Key>>,
     ) -> Result<Self, StartError> {
         let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
+        let chains = Chains::load(config).map_err(|(name, why)| StartError::Chain { name, why })?;
         let metrics = Metrics::new()?;
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
         let Opened { ledger, running, callers: known, head } =
@@ -136,7 +146,7 @@ impl Signer {
         };
         let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
         let large = Arc::new(Semaphore::new(LARGE));
-        let api = Api { signing, callers, large, tasks: TaskTracker::new() };
+        let api = Api { signing, callers, chains, large, tasks: TaskTracker::new() };
         Ok(Self { api, ledger: running, listeners, limits: Limits::default() })
     }
 

@@ -1,9 +1,10 @@
 //! Who asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use keygate_config::ReadMethod;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -18,6 +19,8 @@ pub(crate) struct Caller {
     pub(crate) keys: Vec<String>,
     /// What it may have signed; none is nothing.
     pub(crate) policy: Option<Policy>,
+    /// What is passed on to the chain's nodes for it.
+    pub(crate) rpc_methods: BTreeSet<ReadMethod>,
 }
 
 /// All callers. Of tokens, only SHA-256 is kept.
@@ -88,15 +91,20 @@ impl Callers {
         if let Some(other) = other {
             return Err(CallerError::Alike(self.callers[other].name.clone()));
         }
-        let policy = match &caller.policy {
-            None => None,
+        let (policy, rpc_methods) = match &caller.policy {
+            None => (None, BTreeSet::new()),
             Some(name) => match config.policies.get(&name.value) {
-                Some(policy) => Some(Policy::new(&name.value, policy, &config.chains)),
+                Some(policy) => {
+                    let methods = policy.rpc_methods.as_ref();
+                    let methods =
+                        methods.map_or_else(|| ReadMethod::all().collect(), |list| list.iter().copied().collect());
+                    (Some(Policy::new(&name.value, policy, &config.chains)), methods)
+                }
                 None => return Err(CallerError::NoPolicy(name.value.clone())),
             },
         };
         let keys = caller.keys.iter().map(|key| key.value.clone()).collect();
-        self.callers.push(Arc::new(Caller { name: name.to_owned(), keys, policy }));
+        self.callers.push(Arc::new(Caller { name: name.to_owned(), keys, policy, rpc_methods }));
         Ok(())
     }
 

@@ -1,9 +1,10 @@
-//! The internal API: REST over a Unix socket. Errors are problems (RFC 9457).
+//! The internal API: REST and JSON-RPC over a Unix socket. REST's errors are problems (RFC 9457).
 //!
 //! A caller is known by its bearer token, or, when it shows none, by the user id of its process. Health and metrics
 //! are for anyone who may open the socket.
 
 pub(crate) mod callers;
+mod json_rpc;
 pub(crate) mod listen;
 mod problem;
 mod routes;

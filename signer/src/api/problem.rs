@@ -15,9 +15,9 @@ pub(super) struct Problem {
     /// The end of `type`: what kind of error this is, for programs.
     pub(super) kind: &'static str,
     title: &'static str,
-    detail: String,
-    rule: Option<&'static str>,
-    field: Option<String>,
+    pub(super) detail: String,
+    pub(super) rule: Option<&'static str>,
+    pub(super) field: Option<String>,
     /// Seconds after which trying again makes sense.
     retry_after: Option<u16>,
 }
@@ -101,10 +101,15 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is wrong in keygate", detail)
     }
 
+    /// Its `type`.
+    pub(super) fn urn(&self) -> String {
+        format!("urn:keygate:problem:{}", self.kind)
+    }
+
     /// As an answer to the request `request_id`.
     pub(super) fn into_response(self, request_id: &str) -> Response {
         let body = Body {
-            kind: format!("urn:keygate:problem:{}", self.kind),
+            kind: self.urn(),
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,

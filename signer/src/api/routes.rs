@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 use super::callers::{Caller, Callers, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
-use super::statements;
+use super::{json_rpc, statements};
+use crate::chain::Chains;
 use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{Held, RequestId, Signed};
@@ -36,6 +37,7 @@ pub(crate) const LARGE: usize = 8;
 pub(crate) struct Api {
     pub(crate) signing: Signing,
     pub(crate) callers: Callers,
+    pub(crate) chains: Chains,
     /// Places for bodies that are large.
     pub(crate) large: Arc<Semaphore>,
     /// Signings in flight, which go on when their client goes away.
@@ -47,6 +49,8 @@ type Shared = State<Arc<Api>>;
 /// The API's routes.
 pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
+        .route("/", post(json_rpc::any_chain))
+        .route("/chains/{chain}", post(json_rpc::chain))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .route("/v1/keys", get(keys))
@@ -159,7 +163,7 @@ pub(super) async fn transaction(
         Ok((Part::Crowded, _)) => Some(told(Err(Refusal::Crowded))),
         Err(refusal) => Some(told(Err(refusal))),
     };
-    let mut signed = result.unwrap_or_else(|| Err(Refusal::Abandoned))?;
+    let mut signed = result.unwrap_or(Err(Refusal::Abandoned))?;
     if let Some(sidecar) = sidecar {
         signed.signed.raw = sidecar.network_form(&signed.signed.raw)?;
     }
@@ -303,7 +307,7 @@ pub(super) fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'
     proof.and_then(|proof| callers.find(proof)).ok_or_else(Problem::unauthenticated)
 }
 
-fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String) -> RequestId {
+pub(super) fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String) -> RequestId {
     RequestId { caller: caller.to_owned(), key: key.to_owned(), address, idempotency_key }
 }
 
@@ -318,7 +322,7 @@ pub(super) fn key_of<'a>(
     key.ok_or_else(Problem::key_not_allowed)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next().map(HeaderValue::as_bytes), values.next()) {
         (Some(key), None) if (1..=255).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) => {

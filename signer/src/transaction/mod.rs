@@ -16,6 +16,7 @@ use alloy_eips::eip4844::DATA_GAS_PER_BLOB;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 
 pub use blobs::{NotBlobs, Sidecar};
+pub(crate) use parse::FIELDS;
 
 use crate::signature::Signature;
 pub use crate::strict::FieldError;

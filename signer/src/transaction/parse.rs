@@ -11,7 +11,7 @@ use crate::json::Json;
 use crate::strict::{FieldError, Fields, Reader, address, bytes, chain_id, fixed_bytes, items, nonce, quantity, wrong};
 
 /// The fields of a transaction, of whatever type.
-const FIELDS: [&str; 17] = [
+pub(crate) const FIELDS: [&str; 17] = [
     "chainId",
     "type",
     "nonce",
