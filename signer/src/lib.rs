@@ -11,6 +11,7 @@
 
 mod api;
 pub mod authorization;
+mod check_policy;
 mod harden;
 mod in_flight;
 mod json;
@@ -34,6 +35,7 @@ pub use alloy_primitives::Address;
 
 pub use api::callers::CallerError;
 pub use api::listen::BindError;
+pub use check_policy::{Question, QuestionError, Verdict, check_policy};
 pub use harden::harden;
 pub use key::KeyInfo;
 pub use start::{Signer, StartError, load_keys};

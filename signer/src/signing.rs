@@ -15,7 +15,7 @@ use crate::in_flight::InFlight;
 use crate::key::{Key, KeyError};
 use crate::ledger::{self, Begun, Ledger, LedgerError, Record, Request, RequestId, Reservation, Signed};
 use crate::metrics::Metrics;
-use crate::policy::{self, Allowed, Asset, Denied, Policy};
+use crate::policy::{self, Allowed, Asset, Denied, Policy, Rates, TooOften};
 use crate::signature::Signature;
 use crate::statement::Statement;
 use crate::transaction::{EncodersDisagree, Transaction};
@@ -27,6 +27,7 @@ pub(crate) struct Signing {
     pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
+    pub(crate) rates: Rates,
 }
 
 /// A signed transaction, and whether it was signed before.
@@ -68,6 +69,8 @@ pub(crate) enum Refusal {
     Abandoned,
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error("{}", .0.denied)]
+    TooOften(TooOften),
     #[error(
         "the clock is {0} seconds behind what was counted last for daily_value: it is wrong now, or was then; how to go on \
          is in docs/signer.md, under \"When the clock was wrong\""
@@ -87,7 +90,7 @@ impl Refusal {
             Self::Conflict => "conflict",
             Self::Crowded => "crowded",
             Self::Abandoned => "abandoned",
-            Self::Denied(_) => "denied",
+            Self::Denied(_) | Self::TooOften(_) => "denied",
             Self::ClockBehind(_) => "clock-behind",
             Self::Key(error) => error.kind(),
             Self::Ledger(_) => "ledger",
@@ -136,6 +139,7 @@ impl Signing {
         let now = SystemTime::now();
         let allowed = policy::judge(policy, &tx, now).map_err(|denied| self.denied(denied))?;
         let daily_limit = daily_limit(&allowed).map_err(|denied| self.denied(denied))?;
+        self.count(&id.caller, policy)?;
         if abandoned() {
             return Err(Refusal::Abandoned);
         }
@@ -194,6 +198,7 @@ impl Signing {
         let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
         let allowed = statement.judge(policy, SystemTime::now()).map_err(|denied| self.denied(denied))?;
         daily_limit(&allowed).map_err(|denied| self.denied(denied))?;
+        self.count(caller, policy)?;
         self.metrics.verdict("allowed");
         let signature = self.sign(key, &digest).await?;
         let record = self.ledger.record(ledger::Statement {
@@ -227,6 +232,14 @@ impl Signing {
             // It stays reserved, which is safe: a retry finds it.
             tracing::warn!(%error, "a reservation could not be released");
         }
+    }
+
+    /// Counts a signature for the caller: what is denied for another reason, or was signed before, is none.
+    fn count(&self, caller: &str, policy: &Policy) -> Result<(), Refusal> {
+        self.rates.count(caller, policy.rate).map_err(|too_often| {
+            self.metrics.verdict(too_often.denied.rule);
+            Refusal::TooOften(too_often)
+        })
     }
 
     fn denied(&self, denied: Denied) -> Refusal {

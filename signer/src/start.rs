@@ -17,6 +17,7 @@ use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
 use crate::metrics::Metrics;
+use crate::policy::Rates;
 use crate::signing::Signing;
 
 /// A signer, ready to serve: its keys are loaded, its ledger is open, its sockets are bound.
@@ -127,7 +128,7 @@ impl Signer {
                 return Err(error);
             }
         };
-        let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
+        let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default(), rates: Rates::default() };
         let large = Arc::new(Semaphore::new(LARGE));
         let api = Api { signing, callers, large, tasks: TaskTracker::new() };
         Ok(Self { api, ledger: running, listeners, limits: Limits::default() })

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::key::KeyError;
+use crate::policy::Denied;
 use crate::signing::Refusal;
 use crate::strict::FieldError;
 
@@ -144,6 +145,14 @@ impl From<Refusal> for Problem {
                 let title = "The policy does not allow this";
                 let problem = Self::new(StatusCode::FORBIDDEN, "policy-denied", title, denied.detail);
                 Self { rule: Some(denied.rule), ..problem }
+            }
+            Refusal::TooOften(too_often) => {
+                let title = "The caller has too much signed";
+                let Denied { rule, detail } = too_often.denied;
+                // Up to the next second: just before, there is no room yet.
+                let seconds = too_often.retry_after.as_secs().saturating_add(1);
+                let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", title, detail);
+                Self { rule: Some(rule), ..problem }.retry_after(seconds.try_into().unwrap_or(u16::MAX))
             }
             Refusal::ClockBehind(_) => {
                 let title = "The clock is behind the ledger";

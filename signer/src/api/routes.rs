@@ -363,7 +363,7 @@ fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
         Err(Refusal::Abandoned) => {
             tracing::info!(request_id, caller, key, idempotency_key, outcome, "not signed");
         }
-        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict | Refusal::Crowded)) => {
+        Err(refusal @ (Refusal::Denied(_) | Refusal::TooOften(_) | Refusal::Conflict | Refusal::Crowded)) => {
             tracing::warn!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
         }
         Err(refusal) => {
