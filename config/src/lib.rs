@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub use addresses::overlap;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use forged::is_forged;
-pub use function::Function;
+pub use function::{Function, Parameter, ParameterType, Signature};
 pub use model::*;
 pub use place::At;
 pub use signer::*;

@@ -12,6 +12,7 @@
 mod api;
 pub mod authorization;
 pub mod chain;
+mod check_policy;
 mod harden;
 mod in_flight;
 mod json;
@@ -21,6 +22,7 @@ mod lock;
 pub mod message;
 mod metrics;
 pub mod policy;
+mod sending;
 pub mod signature;
 mod signing;
 mod start;
@@ -35,6 +37,7 @@ pub use alloy_primitives::Address;
 
 pub use api::callers::CallerError;
 pub use api::listen::BindError;
+pub use check_policy::{Question, QuestionError, Verdict, check_policy};
 pub use harden::harden;
 pub use key::KeyInfo;
 pub use start::{Signer, StartError, load_keys};

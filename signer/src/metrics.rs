@@ -1,8 +1,11 @@
 //! What Prometheus sees.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// Seconds: a ledger's sync takes a millisecond or so, KMS tens, a deadline ten thousand.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -17,6 +20,7 @@ pub(crate) struct Metrics {
     key_seconds: HistogramVec,
     key_errors: IntCounterVec,
     ledger_seconds: HistogramVec,
+    under_way: IntGaugeVec,
 }
 
 impl Metrics {
@@ -39,15 +43,22 @@ impl Metrics {
                 "Signatures that a key did not make, by error.",
                 &["key", "error"],
             )?,
+            under_way: IntGaugeVec::new(
+                Opts::new("under_way", "Transactions on their way to a chain, by how far they have come.")
+                    .namespace("keygate_signer"),
+                &["chain", "state"],
+            )?,
             ledger_seconds: histogram("ledger_seconds", "Time that the ledger took to answer.", &["operation"])?,
         };
-        let Self { registry, requests, signatures, verdicts, key_seconds, key_errors, ledger_seconds } = &metrics;
+        let Self { registry, requests, signatures, verdicts, key_seconds, key_errors, ledger_seconds, under_way } =
+            &metrics;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(signatures.clone()))?;
         registry.register(Box::new(verdicts.clone()))?;
         registry.register(Box::new(key_seconds.clone()))?;
         registry.register(Box::new(key_errors.clone()))?;
         registry.register(Box::new(ledger_seconds.clone()))?;
+        registry.register(Box::new(under_way.clone()))?;
         Ok(metrics)
     }
 
@@ -69,6 +80,17 @@ impl Metrics {
 
     pub(crate) fn key_failed(&self, key: &str, error: &str) {
         self.key_errors.with_label_values(&[key, error]).inc();
+    }
+
+    /// What is on its way to a chain now, by how far it has come.
+    pub(crate) fn under_way<'a>(&self, chain: &str, states: impl Iterator<Item = &'a str>) {
+        let mut counts = BTreeMap::from([("queued", 0), ("sent", 0), ("mined", 0)]);
+        for state in states {
+            *counts.entry(state).or_default() += 1;
+        }
+        for (state, count) in counts {
+            self.under_way.with_label_values(&[chain, state]).set(count);
+        }
     }
 
     pub(crate) fn ledger(&self, operation: &str) -> Histogram {

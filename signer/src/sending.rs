@@ -4,7 +4,6 @@
 //! same: to send the same bytes again does no harm.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::Address;
@@ -17,11 +16,14 @@ use crate::chain::rejected::Rejected;
 use crate::chain::rpc::{Rpc, RpcError};
 use crate::chain::track::{Seen, Step, Tracked, step};
 use crate::chain::{Chain, Chains};
-use crate::ledger::{Ledger, LedgerError, Progress, Sending, State};
+use crate::ledger::{Ledger, LedgerError, Progress, RequestId, Sending, State};
 use crate::metrics::Metrics;
+use crate::signing::Answer;
 
 /// What is under way is asked about this often: about as often as the fastest chains have blocks.
 const POLL: Duration = Duration::from_secs(2);
+/// Who asked for a transaction waits this long for it to be sent; then it is only signed, and sent soon.
+const FIRST: Duration = Duration::from_secs(5);
 
 /// Chains, and what is on its way to them.
 #[derive(Debug)]
@@ -66,9 +68,33 @@ impl Post {
         }
     }
 
+    /// Sends for the first time what was just signed, so that who asked for it finds it there. What comes of it is written
+    /// down, and what does not succeed is tried again.
+    pub(crate) async fn send_first(&self, ledger: &Ledger, id: &RequestId, answer: &Answer) {
+        let (Some(chain), Some(rpc)) = (self.chains.by_id(answer.chain_id), self.rpc(answer.chain_id)) else { return };
+        let Answer { reservation, signed, nonce, chain_id, .. } = answer.clone();
+        let sent = async {
+            let progress = ledger.progress(reservation).await?.filter(|progress| progress.state == State::Queued);
+            let Some(progress) = progress else { return Ok(()) };
+            let sending = Sending { reservation, id: id.clone(), chain_id, nonce, signed, progress };
+            let now = SystemTime::now();
+            if let Some(next) = self.send(chain, rpc, &sending, now).await? {
+                told(chain, &sending, &next);
+                ledger.update(reservation, next, now).await?;
+            }
+            Ok::<_, PassError>(())
+        };
+        match tokio::time::timeout(FIRST, sent).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(chain = chain.name, %error, "what was signed is not sent yet"),
+            Err(_) => tracing::warn!(chain = chain.name, "what was signed is not sent yet: the chain takes its time"),
+        }
+    }
+
     /// Follows what is under way on a chain, until told to stop.
-    pub(crate) async fn follow(&self, chain: &Chain, ledger: &Ledger, metrics: &Metrics, stop: &CancellationToken) {
-        let (Some(rpc), Some(woken)) = (&chain.rpc, self.woken.get(&chain.id)) else { return };
+    pub(crate) async fn follow(&self, chain_id: u64, ledger: &Ledger, metrics: &Metrics, stop: &CancellationToken) {
+        let (Some(chain), Some(woken)) = (self.chains.by_id(chain_id), self.woken.get(&chain_id)) else { return };
+        let Some(rpc) = &chain.rpc else { return };
         loop {
             let pass = async {
                 if let Err(error) = self.pass(chain, rpc, ledger, metrics).await {
@@ -241,10 +267,4 @@ fn moment(millis: i64) -> SystemTime {
 fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Follows every chain that has nodes, until told to stop.
-pub(crate) async fn follow_all(post: Arc<Post>, ledger: Ledger, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let following = post.chains.all().map(|chain| post.follow(chain, &ledger, &metrics, &stop));
-    futures_util_join(following).await;
 }

@@ -17,11 +17,12 @@ use crate::in_flight::InFlight;
 use crate::key::{Key, KeyError};
 use crate::ledger::audit::Event;
 use crate::ledger::{
-    self, Begun, Exposed, Exposure, Held, Ledger, LedgerError, Nonce, Record, Request, RequestId, Reserved, Signed,
-    Unfinished,
+    self, Begun, Exposed, Exposure, Held, Ledger, LedgerError, Nonce, Record, Request, RequestId, Reservation,
+    Reserved, Signed, Unfinished,
 };
 use crate::metrics::Metrics;
-use crate::policy::{self, Denied, Policy};
+use crate::policy::{self, Allowed, Denied, Policy, Rates, TooOften};
+use crate::sending::Post;
 use crate::signature::Signature;
 use crate::statement::Statement;
 use crate::transaction::{EncodersDisagree, NotBlobs, Transaction};
@@ -33,11 +34,14 @@ pub(crate) struct Signing {
     pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: InFlight,
+    pub(crate) post: Arc<Post>,
+    pub(crate) rates: Rates,
 }
 
 /// A signed transaction, and whether it was signed before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
+    pub(crate) reservation: Reservation,
     pub(crate) signed: Signed,
     pub(crate) from: Address,
     pub(crate) chain_id: u64,
@@ -56,10 +60,36 @@ pub(crate) struct Said {
 /// A transaction that both encoders write alike, and what says whether a request is the same.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    tx: Transaction,
-    /// The caller's; none is for one that is chosen here.
-    nonce: Option<u64>,
+    pub(crate) tx: Transaction,
+    pub(crate) numbering: Numbering,
+    pub(crate) purpose: Purpose,
+    /// Whether it is to be sent, once it is signed.
+    pub(crate) send: bool,
     pub(crate) digest: [u8; 32],
+}
+
+/// How a transaction comes by its nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbering {
+    /// The caller gives it.
+    Given(u64),
+    /// It is chosen when the request is reserved.
+    Chosen,
+    /// It is one that others wait behind.
+    Gap(u64),
+    /// It is that of the transaction that this one replaces.
+    Replacing(u64),
+}
+
+/// What a transaction is for, which says how it is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To do what it says.
+    Call,
+    /// To take a nonce, and do nothing.
+    Nothing,
+    /// To do what another with its nonce would do, sooner: one of both is mined, and it is counted already.
+    Again,
 }
 
 /// Why there is no signature.
@@ -81,6 +111,12 @@ pub(crate) enum Refusal {
     Held(Box<Held>),
     #[error("the nonce is missing, and nobody here knows which comes next")]
     NoNonce,
+    #[error("the chain has no rpc in the file, to which it could be sent")]
+    NoRpc,
+    #[error("the chain does not answer: {0}")]
+    Chain(String),
+    #[error("{}", .0.denied)]
+    TooOften(TooOften),
     #[error(
         "the clock is {0} seconds behind what was counted last for a limit: it is wrong now, or was then; how to go on \
          is in docs/signer.md, under \"When the clock was wrong\""
@@ -101,9 +137,11 @@ impl Refusal {
             Self::Conflict => "conflict",
             Self::Crowded => "crowded",
             Self::Abandoned => "abandoned",
-            Self::Denied(_) => "denied",
+            Self::Denied(_) | Self::TooOften(_) => "denied",
             Self::Held(_) => "held",
             Self::NoNonce => "no-nonce",
+            Self::NoRpc => "no-rpc",
+            Self::Chain(_) => "chain",
             Self::ClockBehind(_) => "clock-behind",
             Self::Key(error) => error.kind(),
             Self::Ledger(_) => "ledger",
@@ -112,8 +150,7 @@ impl Refusal {
 }
 
 impl Prepared {
-    /// Has both encoders write it. Its `nonce` is the caller's, or is chosen when it is reserved. What goes with it and is
-    /// not signed is told apart by `sidecar`.
+    /// Has both encoders write it. What goes with it and is not signed is told apart by `sidecar`.
     pub(crate) fn new(
         key: &Key,
         tx: Transaction,
@@ -121,7 +158,21 @@ impl Prepared {
         sidecar: Option<[u8; 32]>,
     ) -> Result<Self, Refusal> {
         let digest = request_digest(key.address(), &tx.signing_bytes()?, nonce.is_some(), sidecar);
-        Ok(Self { tx, nonce, digest })
+        let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
+        Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, digest })
+    }
+
+    /// The same request, whatever `tx` was filled with meanwhile: it is the same if `asked`, which is what the caller said,
+    /// is the same.
+    pub(crate) fn asked(self, key: &Key, asked: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(b"keygate request\0").chain_update(key.address()).chain_update(asked);
+        Self { digest: digest.finalize().into(), ..self }
+    }
+
+    /// To be sent, which is another request than to be signed.
+    pub(crate) fn sent(self) -> Self {
+        let digest = Sha256::new().chain_update(b"keygate send\0").chain_update(self.digest).finalize().into();
+        Self { send: true, digest, ..self }
     }
 }
 
@@ -139,20 +190,33 @@ impl Signing {
         prepared: Prepared,
         abandoned: impl Fn() -> bool,
     ) -> Result<Answer, Refusal> {
-        let Prepared { tx, nonce, digest } = prepared;
+        let Prepared { tx, numbering, purpose, send, digest } = prepared;
         let chain_id = tx.chain_id();
-        let answer = |signed, nonce, replayed| Answer { signed, from: key.address(), chain_id, nonce, replayed };
+        let answer = |reservation, signed, nonce, replayed| Answer {
+            reservation,
+            signed,
+            from: key.address(),
+            chain_id,
+            nonce,
+            replayed,
+        };
 
         match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
             Some(known) if known.digest != digest => return Err(Refusal::Conflict),
-            Some(Record { signed: Some(signed), nonce, .. }) => return Ok(answer(signed, nonce, true)),
+            Some(Record { reservation, signed: Some(signed), nonce, .. }) => {
+                return Ok(answer(reservation, signed, nonce, true));
+            }
             Some(_) | None => {}
         }
         let now = SystemTime::now();
-        let judged = match policy {
-            Some(policy) => policy::judge(policy, &tx, now).map(|allowed| (policy, allowed)),
-            None => Err(Denied::no_policy()),
-        };
+        let judged = policy.ok_or_else(Denied::no_policy).and_then(|policy| {
+            let allowed = match purpose {
+                Purpose::Call => policy::judge(policy, &tx, now)?,
+                Purpose::Nothing => policy::judge_nothing(policy, &tx, now)?,
+                Purpose::Again => policy::judge(policy, &tx, now).map(|_| Allowed::default())?,
+            };
+            self.may_give(policy, chain_id, numbering).map(|()| (policy, allowed))
+        });
         let (policy, allowed) = match judged {
             Ok(judged) => judged,
             Err(denied) => {
@@ -169,7 +233,11 @@ impl Signing {
                 return Err(self.denied(denied));
             }
         };
-        let nonce = nonce.map(Nonce::Given).ok_or(Refusal::NoNonce)?;
+        self.count(key, &id.caller, policy).await?;
+        let nonce = self.nonce(key, policy, chain_id, numbering).await?;
+        if send && self.post.rpc(chain_id).is_none() {
+            return Err(Refusal::NoRpc);
+        }
         if abandoned() {
             return Err(Refusal::Abandoned);
         }
@@ -180,7 +248,7 @@ impl Signing {
             nonce,
             value: tx.value(),
             body: tx.body(),
-            send: false,
+            send,
             policy: policy.name.clone(),
             allowed,
             now,
@@ -188,16 +256,46 @@ impl Signing {
         let (reserved, fresh) = match self.timed("begin", begin).await? {
             Begun::Fresh(reserved) => (reserved, true),
             Begun::Pending(reserved) => (reserved, false),
-            Begun::Signed { signed, nonce } => return Ok(answer(signed, nonce, true)),
+            Begun::Signed { reservation, signed, nonce } => return Ok(answer(reservation, signed, nonce, true)),
             Begun::Conflict => return Err(Refusal::Conflict),
             Begun::Held(held) => return Err(Refusal::Held(Box::new(held))),
             Begun::Denied(denied) => return Err(self.denied(denied)),
             Begun::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
         };
         self.metrics.verdict("allowed");
-        let nonce = reserved.nonce;
+        let Reserved { reservation, nonce, .. } = reserved;
         let signed = self.reserved(key, tx, reserved, fresh).await?;
-        Ok(answer(signed, nonce, false))
+        if send {
+            self.post.wake(chain_id);
+        }
+        Ok(answer(reservation, signed, nonce, false))
+    }
+
+    /// Whether the policy lets a caller give a nonce itself, where keygate chooses them.
+    fn may_give(&self, policy: &Policy, chain_id: u64, numbering: Numbering) -> Result<(), Denied> {
+        let chosen_here = self.post.rpc(chain_id).is_some();
+        match numbering {
+            Numbering::Given(_) if chosen_here && !policy.allow_nonce => Err(Denied {
+                rule: "allow_nonce",
+                detail: "the chain's nonces are chosen by keygate: leave the nonce out".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Which nonce to reserve.
+    async fn nonce(&self, key: &Key, policy: &Policy, chain_id: u64, numbering: Numbering) -> Result<Nonce, Refusal> {
+        let most = policy.replacements.and_then(|limits| limits.max).unwrap_or(u32::MAX);
+        Ok(match numbering {
+            Numbering::Given(nonce) => Nonce::Given { nonce, most },
+            Numbering::Replacing(nonce) => Nonce::Replacing { nonce, most },
+            Numbering::Gap(nonce) => Nonce::Gap(nonce),
+            Numbering::Chosen => {
+                let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoNonce)?;
+                let count = self.post.count(rpc, chain_id, key.address()).await;
+                Nonce::Managed { at_least: count.map_err(|error| Refusal::Chain(error.to_string()))? }
+            }
+        })
     }
 
     /// Signs what is reserved, as it was reserved, and stores it. What is `fresh` is released if it is certain that
@@ -273,6 +371,7 @@ impl Signing {
                 return Err(self.denied(denied));
             }
         };
+        self.count(key, caller, policy).await?;
         let counted = if spends.is_empty() {
             Vec::new()
         } else {
@@ -319,7 +418,7 @@ impl Signing {
     /// Signs what was reserved before this moment, and not signed: under the same names, with the same nonces, as far as
     /// its caller may have it signed still.
     pub(crate) async fn finish(&self, reserved_before: SystemTime, callers: &Callers) -> Result<(), LedgerError> {
-        for Unfinished { id, digest, reserved, .. } in self.ledger.unfinished(reserved_before).await? {
+        for Unfinished { id, digest, reserved } in self.ledger.unfinished(reserved_before).await? {
             let RequestId { caller, key, address, idempotency_key } = id.clone();
             let left = |why: &dyn std::fmt::Display| {
                 tracing::warn!(caller, key, idempotency_key, %why, "what was reserved is not signed");
@@ -336,7 +435,11 @@ impl Signing {
                 left(&"it is no transaction");
                 continue;
             };
-            let prepared = Prepared { tx, nonce: Some(reserved.nonce), digest };
+            // Its nonce and what it counts are reserved: this only asks whether it may still be signed.
+            let (numbering, send) = (Numbering::Replacing(reserved.nonce), false);
+            let nothing = tx.to() == Some(address) && tx.value().is_zero() && tx.data().is_empty();
+            let purpose = if nothing { Purpose::Nothing } else { Purpose::Call };
+            let prepared = Prepared { tx, numbering, purpose, send, digest };
             match self.transaction(key, caller.policy.as_ref(), id.clone(), prepared, || false).await {
                 Ok(Answer { signed, nonce, .. }) => {
                     let (caller, hash) = (&caller.name, signed.hash);
@@ -373,6 +476,14 @@ impl Signing {
         if let Err(error) = self.timed("note", self.ledger.note(event)).await {
             tracing::error!(%error, "a denial is not in the audit trail");
         }
+    }
+
+    /// Counts a signature for the caller: what is denied for another reason, or was signed before, is none.
+    async fn count(&self, key: &Key, caller: &str, policy: &Policy) -> Result<(), Refusal> {
+        let Err(too_often) = self.rates.count(caller, policy.rate) else { return Ok(()) };
+        self.metrics.verdict(too_often.denied.rule);
+        self.note_denied(key, caller, &too_often.denied, json!({})).await;
+        Err(Refusal::TooOften(too_often))
     }
 
     fn denied(&self, denied: Denied) -> Refusal {

@@ -19,6 +19,8 @@ use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
 use crate::metrics::Metrics;
+use crate::policy::Rates;
+use crate::sending::Post;
 use crate::signing::Signing;
 
 /// How often what is reserved and not signed is looked for.
@@ -144,9 +146,16 @@ impl Signer {
                 return Err(error);
             }
         };
-        let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
+        let signing = Signing {
+            keys,
+            ledger,
+            metrics,
+            in_flight: InFlight::default(),
+            rates: Rates::default(),
+            post: Arc::new(Post::new(chains)),
+        };
         let large = Arc::new(Semaphore::new(LARGE));
-        let api = Api { signing, callers, chains, large, tasks: TaskTracker::new() };
+        let api = Api { signing, callers, large, tasks: TaskTracker::new() };
         Ok(Self { api, ledger: running, listeners, limits: Limits::default() })
     }
 
@@ -158,6 +167,9 @@ impl Signer {
         let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(Arc::clone(&api)) };
         let stop = CancellationToken::new();
         tasks.spawn(finish(Arc::clone(&api), stop.clone()));
+        for chain in api.signing.post.chains.all() {
+            tasks.spawn(follow(Arc::clone(&api), chain.id, stop.clone()));
+        }
         let mut serving = JoinSet::new();
         for listener in listeners {
             serving.spawn(listener.serve(routers.clone(), limits.clone(), stop.clone()));
@@ -188,6 +200,12 @@ async fn finish(api: Arc<Api>, stop: CancellationToken) {
             () = tokio::time::sleep(FINISH_EVERY) => reserved_before = SystemTime::now() - UNFINISHED_AFTER,
         }
     }
+}
+
+/// Sends what is to be sent to a chain, and follows it.
+async fn follow(api: Arc<Api>, chain_id: u64, stop: CancellationToken) {
+    let Signing { post, ledger, metrics, .. } = &api.signing;
+    post.follow(chain_id, ledger, metrics, &stop).await;
 }
 
 /// Callers of the ledger that the file does not have: idempotency keys go by the caller's name.

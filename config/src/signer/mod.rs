@@ -10,21 +10,45 @@ use crate::Diagnostic;
 use crate::model::Address;
 use crate::place::At;
 
+/// The schema of a type is that of what it is made from: what the file has.
+macro_rules! schema_as {
+    ($name:ty, $written:ty) => {
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                <$written>::schema_name()
+            }
+            fn schema_id() -> std::borrow::Cow<'static, str> {
+                <$written>::schema_id()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                <$written>::json_schema(generator)
+            }
+        }
+    };
+}
+use schema_as;
+
 mod address;
 mod callers;
+mod calls;
 mod chains;
+mod hours;
 mod keys;
 mod ledger;
 mod policies;
 mod rpc;
+mod tokens;
 
 pub use address::EthAddress;
 pub use callers::Caller;
+pub use calls::{Argument, Call, TOKEN_FUNCTIONS};
 pub use chains::Chain;
+pub use hours::Hours;
 pub use keys::{Key, Kms, Local};
 pub use ledger::{Ledger, Postgres};
-pub use policies::{Policy, Signable};
+pub use policies::{NativeWindow, Policy, Replacements, RequireApproval, Signable};
 pub use rpc::{ReadMethod, RpcUrl, load_rpc};
+pub use tokens::{Token, TokenWindow};
 
 /// The signing core.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -3,8 +3,10 @@
 //! A caller is known by its bearer token, or, when it shows none, by the user id of its process. Health and metrics
 //! are for anyone who may open the socket.
 
+mod approvals;
 pub(crate) mod callers;
 mod json_rpc;
+mod lifecycle;
 pub(crate) mod listen;
 mod problem;
 mod routes;

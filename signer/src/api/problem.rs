@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::key::KeyError;
+use crate::policy::Denied;
 use crate::signing::Refusal;
 use crate::strict::FieldError;
 
@@ -63,6 +64,14 @@ impl Problem {
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
+    }
+
+    pub(super) fn not_approver(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not-approver", "The caller may not approve this", detail)
+    }
+
+    pub(super) fn decided(detail: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "already-decided", "That is decided already", detail)
     }
 
     pub(super) fn method_not_allowed() -> Self {
@@ -161,6 +170,19 @@ impl From<Refusal> for Problem {
             Refusal::NoNonce => {
                 let error = FieldError { field: Some("nonce".to_owned()), problem: NO_NONCE.to_owned() };
                 Self::invalid("invalid-transaction", "The transaction is not valid", error)
+            }
+            Refusal::NoRpc => Self::bad_request(detail),
+            Refusal::Chain(_) => {
+                let title = "The chain does not answer";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "chain-unavailable", title, detail).retry_after(1)
+            }
+            Refusal::TooOften(too_often) => {
+                let title = "The caller has too much signed";
+                let Denied { rule, detail } = too_often.denied;
+                // Up to the next second: just before, there is no room yet.
+                let seconds = too_often.retry_after.as_secs().saturating_add(1);
+                let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", title, detail);
+                Self { rule: Some(rule), ..problem }.retry_after(seconds.try_into().unwrap_or(u16::MAX))
             }
             Refusal::ClockBehind(_) => {
                 let title = "The clock is behind the ledger";

@@ -18,8 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::callers::{Caller, Callers, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
-use super::{json_rpc, statements};
-use crate::chain::Chains;
+use super::{approvals, json_rpc, lifecycle, statements};
 use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{Held, RequestId, Signed};
@@ -37,7 +36,6 @@ pub(crate) const LARGE: usize = 8;
 pub(crate) struct Api {
     pub(crate) signing: Signing,
     pub(crate) callers: Callers,
-    pub(crate) chains: Chains,
     /// Places for bodies that are large.
     pub(crate) large: Arc<Semaphore>,
     /// Signings in flight, which go on when their client goes away.
@@ -56,6 +54,11 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/v1/keys", get(keys))
         .route("/v1/keys/{key}/transactions", post(sign))
         .route("/v1/keys/{key}/transactions/{idempotency_key}", get(signed))
+        .route("/v1/keys/{key}/transactions/{idempotency_key}/replacements", post(lifecycle::replace))
+        .route("/v1/keys/{key}/nonces/{chain}", get(lifecycle::nonces))
+        .route("/v1/keys/{key}/nonces/{chain}/fill", post(lifecycle::fill))
+        .route("/v1/approvals", get(approvals::list))
+        .route("/v1/approvals/{approval}", get(approvals::one).post(approvals::decide))
         .route("/v1/keys/{key}/messages", post(statements::message))
         .route("/v1/keys/{key}/typed-data", post(statements::typed_data))
         .route("/v1/keys/{key}/authorizations", post(statements::authorization))
@@ -129,14 +132,42 @@ pub(super) async fn transaction(
     admitted: Admitted,
     place: Option<Place>,
 ) -> Result<Answer, Refusal> {
-    let Admitted { caller, key, id, mut tx, nonce, large: _large } = admitted;
+    let Admitted { caller, key, id, mut tx, nonce, asked, send, large: _large } = admitted;
     let sidecar = tx.take_sidecar();
+    let prepared = Prepared::new(&key, tx, nonce, sidecar.as_ref().map(Sidecar::digest)).map(|prepared| {
+        let prepared = match asked {
+            Some(asked) => prepared.asked(&key, &asked),
+            None => prepared,
+        };
+        if send { prepared.sent() } else { prepared }
+    });
+    let mut signed = run(api, request_id, Run { caller, key, id, prepared }, place).await?;
+    if let Some(sidecar) = sidecar {
+        signed.signed.raw = sidecar.network_form(&signed.signed.raw)?;
+    }
+    Ok(signed)
+}
+
+/// What is to be signed, once it is prepared.
+pub(super) struct Run {
+    pub(super) caller: Arc<Caller>,
+    pub(super) key: Arc<Key>,
+    pub(super) id: RequestId,
+    pub(super) prepared: Result<Prepared, Refusal>,
+}
+
+/// Signs, and sends for the first time, what is prepared.
+pub(super) async fn run(
+    api: &Arc<Api>,
+    request_id: &str,
+    Run { caller, key, id, prepared }: Run,
+    place: Option<Place>,
+) -> Result<Answer, Refusal> {
     let told = |result: Result<Answer, Refusal>| {
         api.signing.metrics.request(outcome(&result));
         log(request_id, &id, &result);
         result
     };
-    let prepared = Prepared::new(&key, tx, nonce, sidecar.as_ref().map(Sidecar::digest));
     let joined = prepared.map(|prepared| (api.signing.in_flight.join(&id, prepared.digest), prepared));
     let result = match joined {
         Ok((Part::First(attempt, waiting), prepared)) => {
@@ -145,9 +176,13 @@ pub(super) async fn transaction(
                 let (api, request_id, id) = (Arc::clone(api), request_id.to_owned(), id.clone());
                 async move {
                     let (policy, abandoned) = (caller.policy.as_ref(), || attempt.abandoned());
+                    let send = prepared.send;
                     let result = api.signing.transaction(&key, policy, id.clone(), prepared, abandoned).await;
                     api.signing.metrics.request(outcome(&result));
                     log(&request_id, &id, &result);
+                    if let (true, Ok(answer)) = (send, &result) {
+                        api.signing.post.send_first(&api.signing.ledger, &id, answer).await;
+                    }
                     attempt.end(result);
                     drop(place);
                 }
@@ -163,11 +198,7 @@ pub(super) async fn transaction(
         Ok((Part::Crowded, _)) => Some(told(Err(Refusal::Crowded))),
         Err(refusal) => Some(told(Err(refusal))),
     };
-    let mut signed = result.unwrap_or(Err(Refusal::Abandoned))?;
-    if let Some(sidecar) = sidecar {
-        signed.signed.raw = sidecar.network_form(&signed.signed.raw)?;
-    }
-    Ok(signed)
+    result.unwrap_or(Err(Refusal::Abandoned))
 }
 
 /// What is asked for, once it is a request.
@@ -178,6 +209,10 @@ pub(super) struct Admitted {
     pub(super) tx: Transaction,
     /// The caller's nonce, if it gave one.
     pub(super) nonce: Option<u64>,
+    /// What the caller said, where what it left out was filled.
+    pub(super) asked: Option<Vec<u8>>,
+    /// Whether it is to be sent, too.
+    pub(super) send: bool,
     /// Kept until it is answered.
     pub(super) large: Option<OwnedSemaphorePermit>,
 }
@@ -187,6 +222,11 @@ async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request)
     let (parts, body) = request.into_parts();
     let caller = authenticate(&api.callers, &parts)?;
     let key = key_of(&api.signing, caller, path)?;
+    let send = match parts.uri.query() {
+        None => false,
+        Some("send=true") => true,
+        Some(_) => return Err(Problem::bad_request("expected no query, or ?send=true")),
+    };
     let idempotency_key = idempotency_key(&parts.headers)?;
     content_type(&parts.headers)?;
     let (body, large) = read(body, MAX_BODY_WITH_BLOBS, &api.large).await?;
@@ -196,11 +236,11 @@ async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request)
         _ => Problem::invalid("invalid-transaction", "The transaction is not valid", error),
     })?;
     let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
-    Ok(Admitted { caller: Arc::clone(caller), key: Arc::clone(key), id, tx, nonce, large })
+    Ok(Admitted { caller: Arc::clone(caller), key: Arc::clone(key), id, tx, nonce, asked: None, send, large })
 }
 
 /// The answer to a transaction that somebody else must approve first.
-fn held_back(held: &Held) -> Response {
+pub(super) fn held_back(held: &Held) -> Response {
     let place = format!("/v1/approvals/{}", held.approval);
     let body = json!({
         "state": "held", "approval": held.approval, "rule": held.rule, "digest": format!("0x{}", hex::encode(held.digest)),
@@ -208,7 +248,7 @@ fn held_back(held: &Held) -> Response {
     (StatusCode::ACCEPTED, [(header::LOCATION, place)], json_body(&body)).into_response()
 }
 
-fn respond(answer: &Answer) -> Response {
+pub(super) fn respond(answer: &Answer) -> Response {
     let mut response = json_body(&Body::new(answer, None));
     if answer.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -226,17 +266,26 @@ async fn signed(State(api): Shared, path: Result<Path<(String, String)>, PathRej
         };
         let key = key_of(&api.signing, caller, path)?;
         let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
-        let record = api.signing.ledger.lookup(id).await.map_err(|error| Problem::from(Refusal::Ledger(error)))?;
+        let record =
+            api.signing.ledger.lookup(id.clone()).await.map_err(|error| Problem::from(Refusal::Ledger(error)))?;
         let Some(record) = record else {
+            if let Some(held) = api.signing.ledger.held_as(id).await.map_err(Refusal::Ledger)? {
+                return Ok(held_back(&held));
+            }
             return Err(Problem::not_found("the caller used no such idempotency key with this key"));
         };
         // Another's, if the file gave the key's name to another key since.
         let from = record.address.unwrap_or(key.address());
+        let progress = api.signing.ledger.progress(record.reservation).await.map_err(Refusal::Ledger)?;
         Ok(match record.signed {
             None => json_body(&Pending { state: "pending", from, nonce: record.nonce, chain_id: record.chain_id }),
             Some(signed) => {
                 let (chain_id, nonce) = (record.chain_id, record.nonce);
-                json_body(&Body::new(&Answer { signed, from, chain_id, nonce, replayed: true }, Some("signed")))
+                let answer = Answer { reservation: record.reservation, signed, from, chain_id, nonce, replayed: true };
+                json_body(&Body {
+                    send: progress.as_ref().map(lifecycle::progress),
+                    ..Body::new(&answer, Some("signed"))
+                })
             }
         })
     };
@@ -259,6 +308,9 @@ struct Body {
     /// 32 bytes.
     s: String,
     y_parity: u8,
+    /// How far it has come, if it is to be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send: Option<serde_json::Value>,
 }
 
 /// The answer about a transaction that is reserved, and not signed yet.
@@ -285,6 +337,7 @@ impl Body {
             r: format!("0x{}", hex::encode(&signature[..32])),
             s: format!("0x{}", hex::encode(&signature[32..64])),
             y_parity: signature[64],
+            send: None,
         }
     }
 }
@@ -394,7 +447,13 @@ fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
             let approval = held.approval;
             tracing::info!(request_id, caller, key, idempotency_key, outcome, approval, "held");
         }
-        Err(refusal @ (Refusal::Denied(_) | Refusal::Conflict | Refusal::Crowded | Refusal::NoNonce)) => {
+        Err(
+            refusal @ (Refusal::Denied(_)
+            | Refusal::TooOften(_)
+            | Refusal::Conflict
+            | Refusal::Crowded
+            | Refusal::NoNonce),
+        ) => {
             tracing::warn!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
         }
         Err(refusal) => {

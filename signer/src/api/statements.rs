@@ -110,7 +110,7 @@ fn log(request_id: &str, caller: &Caller, key: &Key, statement: &Statement, resu
         Ok(Said { digest, address, .. }) => {
             tracing::info!(request_id, caller, key, what, outcome = "signed", %digest, from = %address, "signed");
         }
-        Err(refusal @ Refusal::Denied(_)) => {
+        Err(refusal @ (Refusal::Denied(_) | Refusal::TooOften(_))) => {
             tracing::warn!(request_id, caller, key, what, outcome = refusal.outcome(), why = %refusal, "not signed");
         }
         Err(refusal) => {

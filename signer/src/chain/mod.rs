@@ -69,6 +69,11 @@ impl Chains {
         Ok(Self(chains.collect()))
     }
 
+    /// All of them, by their ids.
+    pub fn all(&self) -> impl Iterator<Item = &Chain> {
+        self.0.values()
+    }
+
     /// The chain with this id.
     #[must_use]
     pub fn by_id(&self, id: u64) -> Option<&Chain> {

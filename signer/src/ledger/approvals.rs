@@ -49,7 +49,13 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -
     row.map(|row| held(&row).map(Begun::Held)).transpose()
 }
 
-/// Those of these policies that nobody has decided about, oldest first.
+/// One of them, by its request's name.
+pub(super) fn named(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Held>, LedgerError> {
+    let row = db.first(COLUMNS, values![&id.caller, id.address.into_array(), &id.idempotency_key])?;
+    row.map(|row| held(&row)).transpose()
+}
+
+/// Those that nobody has decided about, oldest first.
 pub(super) fn undecided(db: &mut dyn Sql) -> Result<Vec<Held>, LedgerError> {
     let rows = db.query(
         "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,

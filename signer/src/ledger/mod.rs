@@ -267,6 +267,27 @@ impl Ledger {
         self.ask(true, move |db| approvals::find(db, approval)).await
     }
 
+    /// A request that is or was held, by its name.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn held_as(&self, id: RequestId) -> Result<Option<Held>, LedgerError> {
+        self.ask(true, move |db| approvals::named(db, &id)).await
+    }
+
+    /// What was signed under a nonce, or is to be, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn with_nonce(
+        &self,
+        address: Address,
+        chain_id: u64,
+        nonce: u64,
+    ) -> Result<Vec<(Reservation, Option<String>)>, LedgerError> {
+        self.ask(true, move |db| nonces::with(db, address, chain_id, nonce)).await
+    }
+
     /// Decides about a request that is held, as the caller `by`, who has seen what has this `digest`.
     ///
     /// # Errors

@@ -24,32 +24,38 @@ pub struct Nonces {
 pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64, bool), Denied>, LedgerError> {
     let (address, chain_id) = (request.id.address, request.chain_id);
     match request.nonce {
-        Nonce::Given(nonce) => Ok(Ok((nonce, false))),
-        Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(|nonce| Ok((nonce, true))),
-        Nonce::Replacing { nonce, most } => {
-            let there = of(db, address, chain_id, nonce)?.len();
-            // The first is no replacement.
-            if there == 0 || there > most as usize {
-                let detail = match there {
-                    0 => format!("there is no transaction with nonce {nonce} to replace"),
-                    _ => format!("the transaction with nonce {nonce} was replaced {} times, of {most}", there - 1),
-                };
-                return Ok(Err(Denied { rule: "replacements", detail }));
-            }
-            Ok(Ok((nonce, false)))
+        Nonce::Given { nonce, most } => {
+            let there = of(db, address, chain_id, nonce)?;
+            Ok(room(nonce, there.len(), most).map(|()| (nonce, false)))
         }
+        Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(|nonce| Ok((nonce, true))),
+        Nonce::Replacing { nonce, most } => match of(db, address, chain_id, nonce)?.len() {
+            0 => Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace"))),
+            there => Ok(room(nonce, there, most).map(|()| (nonce, false))),
+        },
         Nonce::Gap(nonce) => {
             let gone = db.execute(
                 "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
                 values![address.into_array(), chain_id, nonce],
             )?;
             if gone == 0 {
-                let detail = format!("nonce {nonce} is no gap");
-                return Ok(Err(Denied { rule: "nonce", detail }));
+                return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
             Ok(Ok((nonce, true)))
         }
     }
+}
+
+/// Whether one more may have a nonce that so many have. The first is no replacement.
+fn room(nonce: u64, there: usize, most: u32) -> Result<(), Denied> {
+    if there <= most as usize {
+        return Ok(());
+    }
+    denied("replacements", format!("the transaction with nonce {nonce} was replaced {} times, of {most}", there - 1))
+}
+
+fn denied<T>(rule: &'static str, detail: String) -> Result<T, Denied> {
+    Err(Denied { rule, detail })
 }
 
 /// The lowest that nobody has, from `at_least` on.
@@ -102,6 +108,20 @@ pub(super) fn of(
         values![address.into_array(), chain_id, nonce],
     )?;
     rows.iter().map(|row| Ok(Reservation(row.int(0)?))).collect()
+}
+
+/// The requests that have a nonce, with their transactions, oldest first.
+pub(super) fn with(
+    db: &mut dyn Sql,
+    address: Address,
+    chain_id: u64,
+    nonce: u64,
+) -> Result<Vec<(Reservation, Option<String>)>, LedgerError> {
+    let rows = db.query(
+        "SELECT id, body FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 ORDER BY id",
+        values![address.into_array(), chain_id, nonce],
+    )?;
+    rows.iter().map(|row| Ok((Reservation(row.int(0)?), row.maybe_text(1)?))).collect()
 }
 
 /// What is known of an address's nonces from `from` on.

@@ -92,8 +92,8 @@ pub(super) fn begin(db: &mut dyn Sql, request: &Request) -> Result<Begun, Ledger
 fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
     let elsewhere = match find(db, &request.id)? {
         Some(found) if found.record.digest != request.digest => return Ok(Begun::Conflict),
-        Some(Found { record: Record { signed: Some(signed), nonce, .. }, .. }) => {
-            return Ok(Begun::Signed { signed, nonce });
+        Some(Found { record: Record { reservation, signed: Some(signed), nonce, .. }, .. }) => {
+            return Ok(Begun::Signed { reservation, signed, nonce });
         }
         Some(found) if found.policy == request.policy && found.record.address.is_some() => {
             return Ok(Begun::Pending(reserved(&found)));

@@ -50,8 +50,13 @@ pub struct Request {
 /// Which nonce a transaction gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nonce {
-    /// The caller's.
-    Given(u64),
+    /// The caller's; one that others have, `most` times, besides the first.
+    Given {
+        /// It.
+        nonce: u64,
+        /// So many transactions may have this nonce, besides the first.
+        most: u32,
+    },
     /// The lowest that is free, and that the chain has not seen: `at_least`.
     Managed {
         /// How many transactions of this address the chain knows.
@@ -77,6 +82,8 @@ pub enum Begun {
     Pending(Reserved),
     /// The same request, signed before: these bytes are the answer.
     Signed {
+        /// Its place in the ledger.
+        reservation: Reservation,
         /// The bytes.
         signed: Signed,
         /// The transaction's nonce.

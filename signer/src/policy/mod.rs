@@ -6,33 +6,51 @@
 //!
 //! The default is no. A caller without a policy, and a chain that the file does not name, have nothing signed.
 
+mod abi;
 mod calldata;
+mod calls;
+mod compile;
+mod hours;
+mod loosened;
+mod permit2;
 mod permits;
 #[cfg(test)]
 mod properties;
+mod rate;
+mod replacement;
 mod spend;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod token_tests;
+mod tokens;
+#[cfg(test)]
 mod typed_data_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use alloy_primitives::{Address, U256};
-pub use keygate_config::Signable;
+use keygate_config::units::Rate;
+use keygate_config::{Hours, Replacements};
 
-pub use calldata::{Calldata, Malformed};
+pub use calldata::{Calldata, Malformed, Movement};
+pub use calls::CallRule;
+pub use keygate_config::Signable;
+pub use loosened::loosened;
 pub use permits::Permit;
+pub use rate::{Rates, TooOften};
+pub use replacement::{Fees, Replacement, judge_replacement};
 pub use spend::{Allowed, Approval, Asset, Spend, Window, judge_window};
+pub use tokens::Token;
 
 use crate::authorization::Authorization;
 use crate::message::Message;
 use crate::transaction::Transaction;
 use crate::typed_data::TypedData;
 
-/// A policy, compiled from the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A policy, compiled from the file. The default allows nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// The policy's name: spending is counted under it.
     pub name: String,
@@ -42,9 +60,15 @@ pub struct Policy {
     pub sign: BTreeSet<Signable>,
     /// Contracts and recipients; none does not restrict.
     pub to: Option<BTreeSet<Address>>,
-    /// Selectors of the functions that `to` lets be called besides the token calls of [`Calldata`].
+    /// Tokens that may be moved, by their contracts; none does not restrict.
+    pub tokens: Option<BTreeMap<Address, Token>>,
+    /// Selectors of the functions that may be called, besides the token calls of [`Calldata`], where `to` or `tokens`
+    /// restrict.
     pub functions: BTreeSet<[u8; 4]>,
-    /// Contracts whose typed data `to` lets be signed though it is not read, besides what [`Permit`] reads.
+    /// Functions that may be called with some arguments, where `to` or `tokens` restrict.
+    pub calls: Vec<CallRule>,
+    /// Contracts whose typed data may be signed though it is not read, besides what [`Permit`] reads, where `to` or
+    /// `tokens` restrict.
     pub verifying_contracts: BTreeSet<Address>,
     /// Contracts whose code an account may be given (EIP-7702).
     pub delegates: BTreeSet<Address>,
@@ -52,8 +76,30 @@ pub struct Policy {
     pub max_value: Option<U256>,
     /// Most wei in any 24 hours, each chain and key apart; none does not restrict.
     pub daily_value: Option<U256>,
+    /// Most wei in any other periods, each chain and key apart.
+    pub windows: Vec<Window>,
     /// Most wei of fees in one transaction, those of blobs included; none does not restrict.
     pub max_fee: Option<U256>,
+    /// Most wei for one gas; none does not restrict.
+    pub max_fee_per_gas: Option<u128>,
+    /// Most wei of that for who builds the block; none does not restrict.
+    pub max_priority_fee_per_gas: Option<u128>,
+    /// Most wei for one gas of blobs; none does not restrict.
+    pub max_fee_per_blob_gas: Option<u128>,
+    /// Most gas; none does not restrict.
+    pub max_gas: Option<u64>,
+    /// Signatures for each caller, which [`Rates`] counts; none does not restrict.
+    pub rate: Option<Rate>,
+    /// When something may be signed; none does not restrict.
+    pub hours: Option<Vec<Hours>>,
+    /// How a transaction may be replaced; none does not restrict.
+    pub replacements: Option<Replacements>,
+    /// Wei in one transaction above which somebody else must approve it; none does not ask.
+    pub approval_above: Option<U256>,
+    /// Names of the callers who may approve; never the one who asked.
+    pub approvers: BTreeSet<String>,
+    /// Whether callers may say which nonce a transaction has, where keygate does.
+    pub allow_nonce: bool,
     /// Whether a contract may be created.
     pub allow_contract_creation: bool,
 }
@@ -81,46 +127,16 @@ impl Denied {
 }
 
 impl Policy {
-    /// Compiles the policy `name` of the file. A policy that lists no chains allows those that the file names.
-    ///
-    /// Names of chains that do not exist are left out: that can only allow less. The file's validation reports them.
+    /// Whether `approver` may approve what `caller` asked for: somebody else, whom the policy names.
     #[must_use]
-    pub fn new(
-        name: &str,
-        policy: &keygate_config::Policy,
-        chains: &BTreeMap<String, keygate_config::At<keygate_config::Chain>>,
-    ) -> Self {
-        let wei = |amount: Option<keygate_config::units::Wei>| amount.map(|wei| U256::from(wei.0));
-        let set =
-            |list: &Option<Vec<keygate_config::EthAddress>>| list.iter().flatten().map(|address| address.0).collect();
-        let chains = match &policy.chains {
-            None => chains.values().map(|chain| chain.id).collect(),
-            Some(names) => names.iter().filter_map(|name| chains.get(&name.value)).map(|chain| chain.id).collect(),
-        };
-        let sign = match &policy.sign {
-            Some(kinds) => kinds.iter().copied().collect(),
-            None => {
-                let mut kinds = BTreeSet::from([Signable::Transaction, Signable::TypedData, Signable::Authorization]);
-                // Whom a message lets be paid, nobody can read: where recipients are listed, it takes its name.
-                if policy.to.is_none() {
-                    kinds.insert(Signable::Message);
-                }
-                kinds
-            }
-        };
-        Self {
-            name: name.to_owned(),
-            chains,
-            sign,
-            to: policy.to.as_ref().map(|to| to.iter().map(|address| address.0).collect()),
-            functions: policy.functions.iter().flatten().map(|function| function.selector).collect(),
-            verifying_contracts: set(&policy.verifying_contracts),
-            delegates: set(&policy.delegates),
-            max_value: wei(policy.max_value),
-            daily_value: wei(policy.daily_value),
-            max_fee: wei(policy.max_fee),
-            allow_contract_creation: policy.allow_contract_creation,
-        }
+    pub fn may_approve(&self, approver: &str, caller: &str) -> bool {
+        approver != caller && self.approvers.contains(approver)
+    }
+
+    /// Whether a call is signed only if it can be read: a list of recipients, or of amounts, is none when a function that
+    /// nobody here knows carries others.
+    fn restricts_calls(&self) -> bool {
+        self.to.is_some() || self.tokens.is_some()
     }
 }
 
@@ -128,16 +144,17 @@ impl Policy {
 ///
 /// # Errors
 /// [`Denied`] by the first rule that says no.
-pub fn judge(policy: &Policy, tx: &Transaction, _now: SystemTime) -> Result<Allowed, Denied> {
+pub fn judge(policy: &Policy, tx: &Transaction, now: SystemTime) -> Result<Allowed, Denied> {
     judge_kind(policy, Signable::Transaction, "transactions")?;
     judge_chain(policy, U256::from(tx.chain_id()))?;
-    match tx.to() {
+    hours::judge(policy, now)?;
+    let moved = match tx.to() {
         None if !policy.allow_contract_creation => {
             return Denied::new("allow_contract_creation", "the policy does not allow contracts to be created");
         }
-        None => {}
+        None => Allowed::default(),
         Some(to) => judge_call(policy, to, tx.data())?,
-    }
+    };
     for delegate in tx.delegates() {
         judge_delegate(policy, delegate)?;
     }
@@ -146,32 +163,73 @@ pub fn judge(policy: &Policy, tx: &Transaction, _now: SystemTime) -> Result<Allo
     {
         return Denied::new("max_value", format!("{} wei is above {max} wei", tx.value()));
     }
-    if let Some(max) = policy.max_fee {
-        match tx.max_fee() {
-            Some(fee) if fee <= max => {}
-            Some(fee) => return Denied::new("max_fee", format!("fees of up to {fee} wei are above {max} wei")),
-            None => return Denied::new("max_fee", format!("fees beyond 256 bits are above {max} wei")),
-        }
-    }
-    Ok(Allowed { spends: native(policy, tx.value()).into_iter().collect(), approval: None })
+    judge_fees(policy, tx)?;
+    let native = native(policy, tx.value());
+    Ok(Allowed {
+        spends: native.spends.into_iter().chain(moved.spends).collect(),
+        approval: native.approval.or(moved.approval),
+    })
+}
+
+/// Judges a transaction that sends nothing to its own sender, at a time: whom it pays, and what, is no question. It takes
+/// a nonce, and costs its fees.
+///
+/// # Errors
+/// [`Denied`] by the first rule that says no.
+pub fn judge_nothing(policy: &Policy, tx: &Transaction, now: SystemTime) -> Result<Allowed, Denied> {
+    judge_kind(policy, Signable::Transaction, "transactions")?;
+    judge_chain(policy, U256::from(tx.chain_id()))?;
+    hours::judge(policy, now)?;
+    judge_fees(policy, tx)?;
+    Ok(Allowed::default())
 }
 
 /// What is spent of the chain's own currency.
-fn native(policy: &Policy, amount: U256) -> Option<Spend> {
-    let windows = policy.daily_value.map(daily).into_iter().collect();
-    (!amount.is_zero()).then_some(Spend { asset: Asset::Native, amount, windows })
+fn native(policy: &Policy, amount: U256) -> Allowed {
+    if amount.is_zero() {
+        return Allowed::default();
+    }
+    let windows = policy.daily_value.map(daily).into_iter().chain(policy.windows.iter().cloned()).collect();
+    let approval = policy.approval_above.filter(|above| amount > *above).map(|above| Approval {
+        rule: "require_approval",
+        detail: format!("{amount} wei is above {above} wei: somebody else must approve it"),
+    });
+    Allowed { spends: vec![Spend { asset: Asset::Native, amount, windows }], approval }
 }
 
 fn daily(max: U256) -> Window {
-    Window { rule: "daily_value", period: Duration::from_secs(24 * 60 * 60), max }
+    Window { rule: "daily_value", period: std::time::Duration::from_secs(24 * 60 * 60), max }
+}
+
+fn judge_fees(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
+    let caps = [
+        ("max_fee_per_gas", Some(tx.max_gas_price()), policy.max_fee_per_gas, "wei a gas"),
+        ("max_priority_fee_per_gas", Some(tx.max_priority_fee()), policy.max_priority_fee_per_gas, "wei a gas"),
+        ("max_fee_per_blob_gas", tx.max_blob_gas_price(), policy.max_fee_per_blob_gas, "wei a gas of blobs"),
+        ("max_gas", Some(tx.gas().into()), policy.max_gas.map(u128::from), "gas"),
+    ];
+    for (rule, asked, max, unit) in caps {
+        if let (Some(asked), Some(max)) = (asked, max)
+            && asked > max
+        {
+            return Denied::new(rule, format!("{asked} {unit} is above {max}"));
+        }
+    }
+    let Some(max) = policy.max_fee else { return Ok(()) };
+    match tx.max_fee() {
+        Some(fee) if fee <= max => Ok(()),
+        Some(fee) => Denied::new("max_fee", format!("fees of up to {fee} wei are above {max} wei")),
+        None => Denied::new("max_fee", format!("fees beyond 256 bits are above {max} wei")),
+    }
 }
 
 /// Judges a message (EIP-191). What it lets somebody do, nobody can read: a policy allows messages, or it does not.
 ///
 /// # Errors
-/// [`Denied`] by `sign`.
-pub fn judge_message(policy: &Policy, _: &Message, _now: SystemTime) -> Result<Allowed, Denied> {
+/// [`Denied`] by `sign` or `hours`.
+pub fn judge_message(policy: &Policy, _: &Message, now: SystemTime) -> Result<Allowed, Denied> {
     judge_kind(policy, Signable::Message, "messages")?;
+    hours::judge(policy, now)?;
     Ok(Allowed::default())
 }
 
@@ -179,51 +237,51 @@ pub fn judge_message(policy: &Policy, _: &Message, _now: SystemTime) -> Result<A
 ///
 /// # Errors
 /// [`Denied`] by the first rule that says no.
-pub fn judge_authorization(
-    policy: &Policy,
-    authorization: &Authorization,
-    _now: SystemTime,
-) -> Result<Allowed, Denied> {
+pub fn judge_authorization(policy: &Policy, authorization: &Authorization, now: SystemTime) -> Result<Allowed, Denied> {
     judge_kind(policy, Signable::Authorization, "authorizations")?;
     judge_chain(policy, U256::from(authorization.chain_id()))?;
+    hours::judge(policy, now)?;
     judge_delegate(policy, authorization.delegate())?;
     Ok(Allowed::default())
 }
 
 /// Judges typed data (EIP-712). With `to`, a permit's tokens, its spender and the contract that is to verify it must be
-/// listed; anything else is signed for the contracts in `verifying_contracts` only.
+/// listed; with `tokens`, its tokens and amounts are held to it. With either, anything else is signed for the contracts
+/// in `verifying_contracts` only.
 ///
 /// # Errors
 /// [`Denied`] by the first rule that says no.
-pub fn judge_typed_data(policy: &Policy, data: &TypedData, _now: SystemTime) -> Result<Allowed, Denied> {
+pub fn judge_typed_data(policy: &Policy, data: &TypedData, now: SystemTime) -> Result<Allowed, Denied> {
     judge_kind(policy, Signable::TypedData, "typed data")?;
     match data.chain_id() {
         Some(id) => judge_chain(policy, id)?,
         None => return Denied::new("chains", "the domain has no chainId: the signature would be for every chain"),
     }
-    let Some(listed) = &policy.to else {
+    hours::judge(policy, now)?;
+    if !policy.restricts_calls() {
         return Ok(Allowed::default());
-    };
+    }
     let Some(contract) = data.verifying_contract() else {
         return Denied::new("verifying_contracts", "the domain has no verifyingContract");
     };
-    let unlisted = !policy.verifying_contracts.contains(&contract);
+    let named = policy.verifying_contracts.contains(&contract);
     match Permit::read(data, contract) {
-        Permit::Tokens { tokens, recipient, witness } => {
-            if let Some(other) = [contract, recipient].iter().chain(&tokens).find(|other| !listed.contains(*other)) {
-                return Denied::new("to", format!("{other}, read from the typed data, is not listed"));
+        Permit::Tokens { moves, witness } => {
+            if policy.to.as_ref().is_some_and(|listed| !listed.contains(&contract)) {
+                return Denied::new("to", format!("{contract}, read from the typed data, is not listed"));
             }
-            if witness && unlisted {
+            let allowed = tokens::judge(policy, &moves, named, "the typed data")?;
+            if witness && !named {
                 let why = "the permit has a witness, which is not read, and its contract";
                 return Denied::new("verifying_contracts", format!("{why} {contract} is not listed"));
             }
-            Ok(Allowed::default())
+            Ok(allowed)
         }
-        Permit::Other if unlisted => {
+        Permit::Other if named => Ok(Allowed::default()),
+        Permit::Other => {
             let name = data.encoded_type().split('(').next().unwrap_or_default();
             Denied::new("verifying_contracts", format!("{name:?} is not read, and {contract} is not listed"))
         }
-        Permit::Other => Ok(Allowed::default()),
     }
 }
 
@@ -256,30 +314,34 @@ fn judge_delegate(policy: &Policy, delegate: Address) -> Result<(), Denied> {
     }
 }
 
-/// With `to`, nothing is called that nobody here can read, unless the policy names it: an allow-list of recipients is
-/// none when a function that it knows nothing of carries others. What is a token call has its recipient checked,
-/// whatever `functions` says.
-fn judge_call(policy: &Policy, to: Address, data: &[u8]) -> Result<(), Denied> {
-    let Some(listed) = &policy.to else {
-        return Ok(());
-    };
-    if !listed.contains(&to) {
+/// With `to` or `tokens`, nothing is called that nobody here can read, unless the policy names it. What is a token call
+/// is held to both, whatever `functions` says.
+fn judge_call(policy: &Policy, to: Address, data: &[u8]) -> Result<Allowed, Denied> {
+    if !policy.restricts_calls() {
+        return Ok(Allowed::default());
+    }
+    if policy.to.as_ref().is_some_and(|listed| !listed.contains(&to)) {
         return Denied::new("to", format!("{to} is not listed"));
     }
-    let unlisted = |selector| !policy.functions.contains(selector);
-    match Calldata::read(data) {
-        Ok(Calldata::Token { recipient, .. }) if !listed.contains(&recipient) => {
-            Denied::new("to", format!("{recipient}, read from the call's data, is not listed"))
+    match Calldata::read(to, data) {
+        Ok(Calldata::Empty) => Ok(Allowed::default()),
+        Ok(Calldata::Token { selector, moves, hands_on }) => {
+            let named = policy.functions.contains(&selector);
+            let allowed = tokens::judge(policy, &moves, named, "the call's data")?;
+            if hands_on && !named {
+                let function = hex::encode(selector);
+                return Denied::new(
+                    "functions",
+                    format!("0x{function} hands bytes on to the recipient, and is not listed"),
+                );
+            }
+            Ok(allowed)
         }
-        Ok(Calldata::Token { selector, hands_on: true, .. }) if unlisted(&selector) => {
-            let function = hex::encode(selector);
-            Denied::new("functions", format!("0x{function} hands bytes on to the recipient, and is not listed"))
+        Ok(Calldata::Other { selector }) if policy.functions.contains(&selector) => Ok(Allowed::default()),
+        Ok(Calldata::Other { selector }) => {
+            calls::judge(policy, to, selector, &data[selector.len()..]).map(|()| Allowed::default())
         }
-        Ok(Calldata::Other { selector }) if unlisted(&selector) => {
-            Denied::new("functions", format!("0x{} is no token call, and is not listed", hex::encode(selector)))
-        }
-        Ok(_) => Ok(()),
         Err(Malformed::NoSelector) => Denied::new("functions", Malformed::NoSelector.to_string()),
-        Err(malformed) => Denied::new("to", malformed.to_string()),
+        Err(malformed) => Denied::new(if policy.to.is_some() { "to" } else { "tokens" }, malformed.to_string()),
     }
 }

@@ -187,6 +187,25 @@ impl Transaction {
         each!(&self.kind, tx => tx.max_fee_per_gas())
     }
 
+    /// Whether it says how much of its gas price is for who builds the block: not so of types 0 and 1.
+    #[must_use]
+    pub fn has_priority_fee(&self) -> bool {
+        !matches!(self.kind, Kind::Legacy(_) | Kind::Eip2930(_))
+    }
+
+    /// Most of [`Self::max_gas_price`] that goes to who builds the block, in wei: `maxPriorityFeePerGas`; or `gasPrice`, all
+    /// of which may.
+    #[must_use]
+    pub fn max_priority_fee(&self) -> u128 {
+        each!(&self.kind, tx => tx.priority_fee_or_price())
+    }
+
+    /// Most that is paid for one gas of blobs, in wei: `maxFeePerBlobGas`, which only type 3 has.
+    #[must_use]
+    pub fn max_blob_gas_price(&self) -> Option<u128> {
+        each!(&self.kind, tx => tx.max_fee_per_blob_gas())
+    }
+
     /// Most that is paid for the gas of blobs, in wei (EIP-4844): 0 but for type 3.
     #[must_use]
     pub fn max_blob_fee(&self) -> U256 {

@@ -120,13 +120,13 @@ impl Asking<'_> {
     /// One after the other, as they stand in the batch.
     async fn batch(&self, calls: &[Result<Call<'_>, Fault>]) -> Response {
         let (start, mut length) = (Instant::now(), 0);
-        let signing = calls.iter().flatten().filter(|call| call.method == "eth_signTransaction").count();
+        let signing = calls.iter().flatten().filter(|call| is_transaction(call)).count();
         let mut replies = Vec::new();
         for call in calls {
             let reply = match call {
                 Err(fault) => Reply::new(None, Err(fault.clone())),
                 Ok(Call { id: None, .. }) => continue,
-                Ok(call) if signing > 1 && self.idempotency_key.is_some() && call.method == "eth_signTransaction" => {
+                Ok(call) if signing > 1 && self.idempotency_key.is_some() && is_transaction(call) => {
                     let why = "a header Idempotency-Key is for one transaction, and the batch has several";
                     Reply::new(call.id, Err(Fault::new(INVALID_REQUEST, why)))
                 }
@@ -154,7 +154,8 @@ impl Asking<'_> {
             }
             "eth_chainId" => result(&format!("{:#x}", self.chain()?.id)),
             "net_version" => result(&self.chain()?.id.to_string()),
-            "eth_signTransaction" => self.sign_transaction(call).await,
+            "eth_signTransaction" => self.sign_transaction(call, false).await,
+            "eth_sendTransaction" => self.sign_transaction(call, true).await,
             "personal_sign" => self.personal_sign(call).await,
             "eth_signTypedData_v4" => self.sign_typed_data(call).await,
             "eth_sign" => unsupported("it signs what may be a transaction's digest: use personal_sign"),
@@ -171,7 +172,7 @@ impl Asking<'_> {
 
     /// The chain that is asked about.
     fn chain(&self) -> Result<&Chain, Fault> {
-        let chains = &self.api.chains;
+        let chains = &self.api.signing.post.chains;
         let allowed =
             |chain: &&Chain| self.caller.policy.as_ref().is_some_and(|policy| policy.chains.contains(&chain.id));
         match &self.chain {
@@ -199,7 +200,9 @@ impl Asking<'_> {
         keys.find(|key| key.address() == address).ok_or_else(|| Problem::key_not_allowed().into())
     }
 
-    async fn sign_transaction(&self, call: &Call<'_>) -> Result<Box<RawValue>, Fault> {
+    /// Signs a transaction, and sends it if it is to be sent. What it leaves out is filled: its nonce by the ledger, and all
+    /// else by the chain's nodes.
+    async fn sign_transaction(&self, call: &Call<'_>, send: bool) -> Result<Box<RawValue>, Fault> {
         let signed = async {
             let params = call.params(1, 1)?;
             let mut wanted = Wanted::read(params[0]).map_err(Fault::field)?;
@@ -207,17 +210,21 @@ impl Asking<'_> {
             if self.caller.policy.is_none() {
                 return Err(Problem::from(Refusal::Denied(Denied::no_policy())).into());
             }
+            // The same request is the same whatever it is filled with.
+            let asked = wanted.asked();
             wanted.fill(self.chain_of(&wanted)?).await?;
-            let tx = wanted.transaction().map_err(Fault::field)?;
-            Ok((wanted, key, tx))
+            let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
+            Ok((wanted, key, tx, nonce, asked))
         };
-        let (wanted, key, tx) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;
+        let (wanted, key, tx, nonce, asked) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;
         // Every call is a request of its own, where nothing says which it is.
         let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let id = request_of(&self.caller.name, key.name(), key.address(), name);
-        let admitted = Admitted { caller: Arc::clone(&self.caller), key: Arc::clone(key), id, tx, large: None };
-        let signed = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone()).await?;
-        result(&wanted.signed(&signed))
+        let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
+        let admitted = Admitted { caller, key, id, tx, nonce, asked: Some(asked), send, large: None };
+        let signed = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone()).await;
+        let signed = signed.map_err(Problem::from)?;
+        if send { result(&signed.signed.hash) } else { result(&wanted.signed(&signed)) }
     }
 
     /// The chain of a transaction, to be asked for what it leaves out: the one that it names, and no other than the path's.
@@ -230,7 +237,7 @@ impl Asking<'_> {
             }));
         }
         let allowed = self.caller.policy.as_ref().is_some_and(|policy| policy.chains.contains(&id));
-        Ok(self.api.chains.by_id(id).filter(|_| allowed))
+        Ok(self.api.signing.post.chains.by_id(id).filter(|_| allowed))
     }
 
     /// ethers, viem and web3.py give the message first, as it was specified; some give the address first.
@@ -310,6 +317,10 @@ impl Asking<'_> {
         self.api.signing.metrics.request("invalid-json-rpc");
         tracing::info!(request_id = self.request_id, caller, method, code, outcome = "invalid-json-rpc", "not signed");
     }
+}
+
+fn is_transaction(call: &Call<'_>) -> bool {
+    ["eth_signTransaction", "eth_sendTransaction"].contains(&call.method.as_str())
 }
 
 fn text(field: &str, value: &RawValue) -> Result<String, FieldError> {

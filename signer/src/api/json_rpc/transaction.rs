@@ -77,6 +77,12 @@ impl Wanted {
         }
     }
 
+    /// What the caller said, in one way of writing it.
+    pub(super) fn asked(&self) -> Vec<u8> {
+        // Of a map that sorts its names.
+        serde_json::to_vec(&self.fields).unwrap_or_default()
+    }
+
     /// The chain that it names.
     pub(super) fn chain_id(&self) -> Result<Option<u64>, FieldError> {
         self.number("chainId")
@@ -181,9 +187,9 @@ impl Wanted {
     }
 
     /// As the strict parser has it: what is still missing is an error that names it.
-    pub(super) fn transaction(&self) -> Result<Transaction, FieldError> {
+    pub(super) fn transaction(&self) -> Result<(Transaction, Option<u64>), FieldError> {
         let json = serde_json::to_vec(&self.fields).expect("strings, numbers, lists and objects of them");
-        Transaction::parse(&json).map_err(|error| match error.field.as_deref() {
+        Transaction::parse_draft(&json).map_err(|error| match error.field.as_deref() {
             Some("data") if self.input => FieldError { field: Some("input".to_owned()), ..error },
             _ => error,
         })
@@ -218,6 +224,7 @@ impl Wanted {
             tx["yParity"] = json!(format!("{parity:#x}"));
         }
         tx["hash"] = json!(answer.signed.hash);
+        tx["nonce"] = json!(format!("{:#x}", answer.nonce));
         json!({ "raw": format!("0x{}", hex::encode(&answer.signed.raw)), "tx": tx })
     }
 }

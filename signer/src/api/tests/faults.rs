@@ -228,7 +228,8 @@ async fn a_reservation_that_moves_to_another_policy_is_not_a_fresh_one() {
     let dir = running.stop().await;
     // Its outcome is unknown, whatever policy the caller has by now, and a later refusal does not make it known.
     kms.turns.lock().unwrap().clear();
-    kms.plan([Turn::Error("AccessDeniedException")]);
+    // Once for the start, which tries to sign what is reserved, and once for the caller.
+    kms.plan([Turn::Error("AccessDeniedException"), Turn::Error("AccessDeniedException")]);
     let mut config = config(dir.path(), LOCAL);
     let payouts = config.policies["payouts"].clone();
     config.policies.insert("renamed".to_owned(), payouts);
@@ -237,6 +238,9 @@ async fn a_reservation_that_moves_to_another_policy_is_not_a_fresh_one() {
     let signer = Signer::with_keys(&config, [("hot".to_owned(), key)].into()).unwrap();
     let running = serve(dir, signer);
     is_problem(&running.sign("a", &tx(1000)).await, 502, "key-access-denied");
+    while !kms.turns.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(running.get("/v1/keys/hot/transactions/a").await.body["state"], "pending");
     is_problem(&running.sign("a", &tx(999)).await, 409, "idempotency-conflict");
     assert_eq!(running.sign("b", &tx(1000)).await.status, 200);

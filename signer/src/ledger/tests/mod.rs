@@ -60,7 +60,7 @@ fn request(idempotency_key: &str, value: u64) -> Request {
         },
         digest: [1; 32],
         chain_id: 137,
-        nonce: Nonce::Given(u64::MAX - 1),
+        nonce: Nonce::Given { nonce: u64::MAX - 1, most: u32::MAX },
         value: U256::from(value),
         body: "{}".into(),
         send: false,
@@ -87,8 +87,11 @@ fn pending(begun: Result<Begun, LedgerError>) -> Reservation {
 }
 
 /// What a request is answered that was signed before.
-fn replayed(signed: Signed) -> Result<Begun, LedgerError> {
-    Ok(Begun::Signed { signed, nonce: u64::MAX - 1 })
+fn replayed(begun: Result<Begun, LedgerError>) -> Signed {
+    match begun {
+        Ok(Begun::Signed { signed, .. }) => signed,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn signed(byte: u8) -> Signed {

@@ -68,7 +68,7 @@ async fn one_that_a_caller_gave_is_not_chosen() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
     for (name, nonce) in [("x", 1), ("y", 2)] {
-        fresh(&open.ledger, Request { nonce: Nonce::Given(nonce), ..managed(name, 0) }).await;
+        fresh(&open.ledger, Request { nonce: Nonce::Given { nonce, most: 0 }, ..managed(name, 0) }).await;
     }
     for (name, nonce) in [("a", 0), ("b", 3), ("c", 4)] {
         assert_eq!(chosen(&open.ledger, managed(name, 0)).await.nonce, nonce);

@@ -14,11 +14,11 @@ async fn the_first_signed_bytes_are_kept_for_ever() {
     assert_eq!(open.ledger.store(reservation, signed(7), at(NOW)).await, Ok(signed(7)));
     assert_eq!(open.ledger.store(reservation, signed(8), at(NOW)).await, Ok(signed(7)));
     assert_eq!(open.ledger.release(reservation, at(NOW)).await, Ok(()));
-    assert_eq!(open.ledger.begin(request("a", 1)).await, replayed(signed(7)));
+    assert_eq!(replayed(open.ledger.begin(request("a", 1)).await), signed(7));
     open.close();
 
     let open = Open::at(&path);
-    assert_eq!(open.ledger.begin(request("a", 1)).await, replayed(signed(7)));
+    assert_eq!(replayed(open.ledger.begin(request("a", 1)).await), signed(7));
     let record = open.ledger.lookup(request("a", 1).id).await.unwrap().unwrap();
     let expected = Record {
         reservation,
@@ -84,7 +84,7 @@ async fn a_key_is_itself_under_another_name() {
     let other = Request { digest: [2; 32], ..renamed("a", 6) };
     assert_eq!(open.ledger.begin(other).await, Ok(Begun::Conflict));
     open.ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
-    assert_eq!(open.ledger.begin(renamed("a", 6)).await, replayed(signed(1)));
+    assert_eq!(replayed(open.ledger.begin(renamed("a", 6)).await), signed(1));
     assert_eq!(open.ledger.lookup(renamed("a", 6).id).await.unwrap().unwrap().signed, Some(signed(1)));
     assert!(matches!(open.ledger.begin(renamed("b", 5)).await, Ok(Begun::Denied(_))), "it is the same allowance");
     // Its old name is another key's now, which signs nothing under the idempotency keys that were used with the name.

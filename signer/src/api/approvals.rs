@@ -1,0 +1,126 @@
+//! What is held until a second identity approves it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::callers::Caller;
+use super::problem::Problem;
+use super::routes::{Api, answer, authenticate, content_type, json_body, read, request_id};
+use crate::ledger::{Decided, Held};
+use crate::signing::Refusal;
+use crate::strict::{FieldError, Fields, fixed_bytes, wrong};
+
+/// The longest decision.
+const MAX_DECISION: usize = 1024;
+
+/// Those that wait for the caller.
+pub(super) async fn list(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let found = async {
+        let caller = authenticate(&api.callers, &parts)?;
+        let undecided = api.signing.ledger.undecided().await.map_err(Refusal::Ledger)?;
+        let approvals: Vec<_> = undecided.iter().filter(|held| may_decide(&api, caller, held)).map(shown).collect();
+        Ok(json_body(&json!({ "approvals": approvals })))
+    };
+    answer(&request_id(), found.await)
+}
+
+/// One of them, whatever was decided: for who may decide, and for who asked.
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<u64>, PathRejection>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let found = async {
+        let caller = authenticate(&api.callers, &parts)?;
+        find(&api, caller, path).await.map(|held| json_body(&shown(&held)))
+    };
+    answer(&request_id(), found.await)
+}
+
+/// `{"decision": "approve" | "reject", "digest": "0x..."}`: the digest is that of what the caller has seen.
+pub(super) async fn decide(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<u64>, PathRejection>,
+    request: Request,
+) -> Response {
+    let request_id = request_id();
+    let decided = async {
+        let (parts, body) = request.into_parts();
+        let caller = authenticate(&api.callers, &parts)?;
+        content_type(&parts.headers)?;
+        let (body, _) = read(body, MAX_DECISION, &api.large).await?;
+        let (approved, digest) = decision(&body)
+            .map_err(|error| Problem::invalid("invalid-decision", "The decision is not valid", error))?;
+        let held = find(&api, caller, path).await?;
+        if approved && !may_decide(&api, caller, &held) {
+            return Err(Problem::not_approver("the policy does not let this caller approve it"));
+        }
+        let (approval, by) = (held.approval, caller.name.clone());
+        let decided = api.signing.ledger.decide(approval, digest, by, approved, SystemTime::now());
+        match decided.await.map_err(Refusal::Ledger)? {
+            Decided::Done(held) => {
+                tracing::info!(request_id, caller = caller.name, approval, approved, "decided");
+                Ok(json_body(&shown(&held)))
+            }
+            // To say the same again changes nothing.
+            Decided::Already(held) if held.decision.as_ref().is_some_and(|said| said.approved == approved) => {
+                Ok(json_body(&shown(&held)))
+            }
+            Decided::Already(_) => Err(Problem::decided("it was decided otherwise before")),
+            Decided::Own => Err(Problem::not_approver("who asks for something does not approve it")),
+            Decided::Other => Err(Problem::decided("what is held has another digest")),
+            Decided::Unknown => Err(unknown()),
+        }
+    };
+    let decided = decided.await;
+    answer(&request_id, decided)
+}
+
+fn decision(body: &[u8]) -> Result<(bool, [u8; 32]), FieldError> {
+    let mut fields = Fields::read(body, MAX_DECISION, &["decision", "digest"])?;
+    let approved = fields.required("decision", |at, value| match crate::strict::text(at, value)?.as_str() {
+        "approve" => Ok(true),
+        "reject" => Ok(false),
+        _ => wrong(at, "expected approve or reject"),
+    })?;
+    Ok((approved, fields.required("digest", fixed_bytes::<32>)?.0))
+}
+
+async fn find(api: &Api, caller: &Caller, path: Result<Path<u64>, PathRejection>) -> Result<Held, Problem> {
+    let Ok(Path(approval)) = path else { return Err(unknown()) };
+    let held = api.signing.ledger.held(approval).await.map_err(Refusal::Ledger)?;
+    // Others learn nothing of it, not even that it is there.
+    held.filter(|held| held.id.caller == caller.name || may_decide(api, caller, held)).ok_or_else(unknown)
+}
+
+/// Whether the policy of who asked, as it is now, lets this caller decide.
+fn may_decide(api: &Api, caller: &Caller, held: &Held) -> bool {
+    let asked = api.callers.named(&held.id.caller);
+    let policy = asked.and_then(|asked| asked.policy.as_ref());
+    policy.is_some_and(|policy| policy.may_approve(&caller.name, &held.id.caller))
+}
+
+fn unknown() -> Problem {
+    Problem::not_found("there is no such approval that would be the caller's affair")
+}
+
+fn shown(held: &Held) -> Value {
+    let decision = held.decision.as_ref().map(|decision| {
+        let what = if decision.approved { "approved" } else { "rejected" };
+        json!({ "decision": what, "by": decision.by, "at": decision.at })
+    });
+    json!({
+        "approval": held.approval, "state": if decision.is_some() { "decided" } else { "held" },
+        "caller": held.id.caller, "key": held.id.key, "address": held.id.address.to_checksum(None),
+        "idempotencyKey": held.id.idempotency_key, "policy": held.policy, "rule": held.rule,
+        "digest": format!("0x{}", hex::encode(held.digest)), "askedAt": held.asked_at, "decision": decision,
+        "transaction": serde_json::from_str::<Value>(&held.body).unwrap_or_default(),
+    })
+}
