@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     key_seconds: HistogramVec,
     key_errors: IntCounterVec,
     ledger_seconds: HistogramVec,
+    /// By `outcome`: `ok`, or `error`.
+    pub(crate) reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -40,14 +42,17 @@ impl Metrics {
                 &["key", "error"],
             )?,
             ledger_seconds: histogram("ledger_seconds", "Time that the ledger took to answer.", &["operation"])?,
+            reloads: counter("reloads_total", "Reloads of the file, by what came of them.", &["outcome"])?,
         };
-        let Self { registry, requests, signatures, verdicts, key_seconds, key_errors, ledger_seconds } = &metrics;
+        let Self { registry, requests, signatures, verdicts, key_seconds, key_errors, ledger_seconds, reloads } =
+            &metrics;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(signatures.clone()))?;
         registry.register(Box::new(verdicts.clone()))?;
         registry.register(Box::new(key_seconds.clone()))?;
         registry.register(Box::new(key_errors.clone()))?;
         registry.register(Box::new(ledger_seconds.clone()))?;
+        registry.register(Box::new(reloads.clone()))?;
         Ok(metrics)
     }
 

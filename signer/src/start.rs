@@ -1,23 +1,26 @@
 //! From the configuration to a signer that serves, and back to nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use keygate_config::{Address, Ledger as LedgerConfig};
+use keygate_config::{Ledger as LedgerConfig, SignerAddress};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::callers::{CallerError, Callers};
-use crate::api::listen::{BindError, Limits, Listener, Routers};
-use crate::api::{Api, LARGE, router, spare_router};
+use crate::api::callers::CallerError;
+use crate::api::listen::{BindError, Limits, Listener, Routers, Serving};
+use crate::api::{Api, LARGE, router, spare_router, without_pages};
+use crate::harden::{self, UserError};
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
+use crate::live::{Live, Snapshot, SnapshotError};
 use crate::metrics::Metrics;
+use crate::reload::Reloader;
 use crate::signing::Signing;
+use crate::watch::Watch;
 
 /// A signer, ready to serve: its keys are loaded, its ledger is open, its sockets are bound.
 #[derive(Debug)]
@@ -26,6 +29,27 @@ pub struct Signer {
     ledger: ledger::Running,
     listeners: Vec<Listener>,
     pub(crate) limits: Limits,
+    started: keygate_config::Signer,
+}
+
+/// The signer's sockets: bound, so that nobody else can be, and taking no connections yet.
+#[derive(Debug)]
+pub struct Sockets(Vec<Listener>);
+
+impl Sockets {
+    /// Binds what the file names. If root does, and the file names a user, Unix sockets are that user's.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`], [`StartError::User`].
+    pub fn bind(config: &keygate_config::Signer) -> Result<Self, StartError> {
+        let user = harden::user(config)?;
+        let owner = user.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        let bind = |address: &SignerAddress| {
+            let listener = Listener::bind(address, owner);
+            listener.map_err(|error| StartError::Listen { address: address.clone(), error })
+        };
+        config.listen.as_slice().iter().map(|address| bind(&address.value)).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// Why a signer does not start.
@@ -62,21 +86,33 @@ pub enum StartError {
     /// The ledger cannot be opened.
     #[error("ledger {0}")]
     Ledger(#[from] ledger::OpenError),
-    /// A socket cannot be bound.
-    #[error("listener {}: {error}", path.display())]
+    /// A listener cannot be had.
+    #[error("listener {address}: {error}")]
     Listen {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        address: SignerAddress,
         /// What is wrong with it.
         #[source]
         error: BindError,
     },
-    /// The signer listens on Unix sockets only.
-    #[error("listener {0}: the signer listens on Unix sockets only")]
-    NotUnix(std::net::SocketAddr),
+    /// The user that the signer is to run as.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// TLS of the listeners, in one line that names the file.
+    #[error("{0}")]
+    Tls(String),
     /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+impl From<SnapshotError> for StartError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Caller(name, error) => Self::Caller { name, error },
+            error @ (SnapshotError::Tls(_) | SnapshotError::NoTls(_)) => Self::Tls(error.to_string()),
+        }
+    }
 }
 
 /// Loads the configured keys, and says what is known of them.
@@ -88,19 +124,36 @@ pub async fn load_keys(config: &keygate_config::Signer) -> Result<Vec<KeyInfo>, 
 }
 
 impl Signer {
-    /// Loads the keys and callers, opens the ledger, binds the sockets.
+    /// Binds the sockets, loads the keys and callers, opens the ledger, and takes connections.
     ///
     /// # Errors
     /// [`StartError`]: nothing is served if anything is not as the file says.
     pub async fn start(config: &keygate_config::Signer) -> Result<Self, StartError> {
-        Self::with_keys(config, keys(config).await?)
+        Self::start_on(Sockets::bind(config)?, config).await
     }
 
+    /// As [`Self::start`], on sockets that were bound before: with more privileges, perhaps.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on(sockets: Sockets, config: &keygate_config::Signer) -> Result<Self, StartError> {
+        Self::assemble(sockets, config, keys(config).await?)
+    }
+
+    #[cfg(test)]
     pub(crate) fn with_keys(
         config: &keygate_config::Signer,
         keys: BTreeMap<String, Arc<Key>>,
     ) -> Result<Self, StartError> {
-        let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
+        Self::assemble(Sockets::bind(config)?, config, keys)
+    }
+
+    fn assemble(
+        sockets: Sockets,
+        config: &keygate_config::Signer,
+        keys: BTreeMap<String, Arc<Key>>,
+    ) -> Result<Self, StartError> {
+        let live = Arc::new(Live::new(Snapshot::load(config)?));
         let metrics = Metrics::new()?;
         let LedgerConfig::Sqlite(path) = &config.ledger.value;
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
@@ -112,42 +165,46 @@ impl Signer {
                  its idempotency keys count no longer, and what it asks for again is signed again: give it its name back"
             );
         }
-        let listeners = config.listen.as_slice().iter().map(|address| match &address.value {
-            Address::Unix(path) => {
-                Listener::bind(path).map_err(|error| StartError::Listen { path: path.clone(), error })
-            }
-            Address::Tcp(address) => Err(StartError::NotUnix(*address)),
-        });
-        let listeners = match listeners.collect::<Result<_, _>>() {
-            Ok(listeners) => listeners,
-            Err(error) => {
+        let Sockets(listeners) = sockets;
+        for listener in &listeners {
+            if let Err(error) = listener.listen() {
                 // Who tries again finds the ledger free.
                 drop(ledger);
                 running.wait();
-                return Err(error);
+                return Err(StartError::Listen { address: listener.address().clone(), error });
             }
-        };
+            tracing::info!(address = %listener.address(), "listening");
+        }
         let signing = Signing { keys, ledger, metrics, in_flight: InFlight::default() };
         let large = Arc::new(Semaphore::new(LARGE));
-        let api = Api { signing, callers, large, tasks: TaskTracker::new() };
-        Ok(Self { api, ledger: running, listeners, limits: Limits::default() })
+        let api = Api { signing, live, large, tasks: TaskTracker::new() };
+        Ok(Self { api, ledger: running, listeners, limits: Limits::default(), started: config.clone() })
+    }
+
+    /// What reloads this signer's file, as it was watched since before the start.
+    #[must_use]
+    pub fn reloader(&self, watch: Watch) -> Reloader {
+        let (live, reloads) = (Arc::clone(&self.api.live), self.api.signing.metrics.reloads.clone());
+        Reloader { live, reloads, started: self.started.clone(), watch }
     }
 
     /// Serves until `shutdown`; then accepts no more, finishes what is in flight, and closes the ledger.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { api, ledger, listeners, limits } = self;
+        let Self { api, ledger, listeners, limits, started: _ } = self;
         let tasks = api.tasks.clone();
-        let api = Arc::new(api);
-        let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(api) };
+        let (live, api) = (Arc::clone(&api.live), Arc::new(api));
+        let all = without_pages(router(Arc::clone(&api)));
+        let routers = Routers { all, spare: without_pages(spare_router(api)) };
         let stop = CancellationToken::new();
-        let mut serving = JoinSet::new();
+        let serving = Serving { routers, limits, live, stop: stop.clone() };
+        let mut listening = JoinSet::new();
         for listener in listeners {
-            serving.spawn(listener.serve(routers.clone(), limits.clone(), stop.clone()));
+            listening.spawn(listener.serve(serving.clone()));
         }
         shutdown.await;
         stop.cancel();
-        drop(routers);
-        while serving.join_next().await.is_some() {}
+        drop(serving);
+        while listening.join_next().await.is_some() {}
         // Signings whose clients have gone away.
         tasks.close();
         tasks.wait().await;

@@ -7,27 +7,35 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::Diagnostic;
-use crate::model::Address;
 use crate::place::At;
 
 mod address;
 mod callers;
 mod chains;
 mod keys;
+mod listen;
 mod policies;
+mod tokens;
 
 pub use address::EthAddress;
 pub use callers::Caller;
+pub(crate) use callers::check as check_callers;
 pub use chains::Chain;
 pub use keys::{Key, Kms, Local};
+pub use listen::{SignerAddress, SignerTls, may_be_plain};
 pub use policies::{Policy, Signable};
+pub use tokens::{TokenHash, Tokens, load_tokens};
 
 /// The signing core.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signer {
-    /// `unix:PATH`: one, or a list.
-    pub listen: OneOrMany<At<Address>>,
+    /// `unix:PATH`, `https://IP:PORT`, or `http://IP:PORT` on loopback: one, or a list.
+    pub listen: OneOrMany<At<SignerAddress>>,
+    /// For `https://` listeners.
+    pub tls: Option<At<SignerTls>>,
+    /// The user that the signer becomes once its sockets are bound, if root starts it.
+    pub user: Option<At<String>>,
     /// `sqlite:PATH`: what was signed, and what for.
     pub ledger: At<Ledger>,
     /// Keys in files are refused unless this is true.
@@ -75,26 +83,6 @@ impl<T> OneOrMany<T> {
     }
 }
 
-impl<'de> Deserialize<'de> for OneOrMany<At<Address>> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Serde's own untagged enums lose the place in the file.
-        let found = At::<toml::Value>::deserialize(deserializer)?;
-        let address = |text: &str| -> Result<At<Address>, D::Error> {
-            let value = text.parse().map_err(|why| de::Error::custom(format!("{why}, found {text:?}")))?;
-            Ok(At { span: found.span.clone(), value })
-        };
-        match &found.value {
-            toml::Value::String(text) => Ok(Self::One(address(text)?)),
-            toml::Value::Array(list) => list
-                .iter()
-                .map(|item| item.as_str().ok_or_else(|| de::Error::custom("expected strings")).and_then(address))
-                .collect::<Result<_, _>>()
-                .map(Self::Many),
-            _ => Err(de::Error::custom("expected \"unix:PATH\" or a list of them")),
-        }
-    }
-}
-
 /// Where the ledger is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ledger {
@@ -125,12 +113,27 @@ impl JsonSchema for Ledger {
 }
 
 impl Signer {
+    /// Whether it listens for TLS.
+    #[must_use]
+    pub fn has_https(&self) -> bool {
+        self.listen.as_slice().iter().any(|listen| matches!(listen.value, SignerAddress::Https(_)))
+    }
+
+    /// The files with certificates, keys of certificates and tokens: what may change while it runs.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let tokens = self.callers.values().filter_map(|caller| caller.token_file.as_deref());
+        self.tls.iter().flat_map(|tls| tls.value.files()).chain(tokens)
+    }
+
     pub(crate) fn resolve_paths(&mut self, base: &Path) {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
         for address in self.listen.as_mut_slice() {
-            if let Address::Unix(path) = &mut address.value {
+            if let SignerAddress::Unix(path) = &mut address.value {
                 resolve(path);
             }
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.value.resolve_paths(base);
         }
         let Ledger::Sqlite(path) = &mut self.ledger.value;
         resolve(path);
@@ -148,18 +151,7 @@ impl Signer {
 }
 
 pub(crate) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
-    for listen in signer.listen.as_slice() {
-        if matches!(listen.value, Address::Tcp(_)) {
-            found.push(
-                Diagnostic::error("the signer listens on Unix sockets only")
-                    .at(&listen.span)
-                    .help("write it as \"unix:PATH\""),
-            );
-        }
-    }
-    if signer.listen.as_slice().is_empty() {
-        found.push(Diagnostic::error("the signer listens nowhere"));
-    }
+    listen::validate(signer, found);
     keys::validate(signer, found);
     chains::validate(signer, found);
     policies::validate(signer, found);

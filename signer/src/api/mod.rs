@@ -1,8 +1,9 @@
-//! The internal API: REST over a Unix socket. Errors are problems (RFC 9457).
+//! The internal API: REST over Unix sockets, TLS, and plain HTTP on loopback. Errors are problems (RFC 9457).
 //!
-//! A caller is known by its bearer token, or, when it shows none, by the user id of its process. Health and metrics
-//! are for anyone who may open the socket.
+//! A caller is known by its bearer token, or, when it shows none, by the user id of its process or the name in its
+//! certificate. Health and metrics are for anyone who may connect.
 
+mod browsers;
 pub(crate) mod callers;
 pub(crate) mod listen;
 mod problem;
@@ -11,4 +12,5 @@ mod statements;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use browsers::without_pages;
 pub(crate) use routes::{Api, LARGE, router, spare_router};
