@@ -32,7 +32,7 @@ pub fn signer(path: &Path) -> Result<(), Failed> {
     keygate_signer::harden()?;
     let sockets = Sockets::bind(&config)?;
     // Before there are other threads, which would not be held to it.
-    keygate_signer::confine(&config)?;
+    keygate_signer::confine(&config, watch.path())?;
     // The kernel forgets it with the user.
     process::end_with_supervisor()?;
     process::runtime()?.block_on(async {

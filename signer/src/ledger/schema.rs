@@ -149,6 +149,8 @@ pub(super) fn open(path: &Path, keys: &BTreeMap<String, Address>) -> Result<(Con
     }
     // The commit of a reservation or of signed bytes survives a loss of power.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // A confined signer may write no temporary files.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     migrate(&mut connection, keys)?;
     files.opened()?;
     Ok((connection, files))
