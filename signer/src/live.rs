@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use keygate_config::SignerAddress;
 
 use crate::api::callers::{CallerError, Callers};
 use crate::api::listen::tls::Tls;
@@ -64,8 +65,9 @@ impl Snapshot {
         // Who has a token needs no certificate; if nobody has one, strangers do not get past the handshake.
         let required = !config.callers.values().any(|caller| caller.has_token());
         let tls = config.tls.as_ref().map(|tls| Tls::load(tls, required)).transpose().map_err(SnapshotError::Tls)?;
-        let https = config.listen.as_slice().iter().find(|_| tls.is_none() && config.has_https());
-        match https {
+        let mut https =
+            config.listen.as_slice().iter().filter(|listen| matches!(listen.value, SignerAddress::Https(_)));
+        match https.next().filter(|_| tls.is_none()) {
             Some(listen) => Err(SnapshotError::NoTls(listen.value.to_string())),
             None => Ok(Self { callers, policies, tls: tls.map(Arc::new) }),
         }

@@ -53,6 +53,10 @@ impl Metrics {
         registry.register(Box::new(key_errors.clone()))?;
         registry.register(Box::new(ledger_seconds.clone()))?;
         registry.register(Box::new(reloads.clone()))?;
+        // There from the start, so that the first error is an increase.
+        for outcome in ["ok", "error"] {
+            reloads.with_label_values(&[outcome]);
+        }
         Ok(metrics)
     }
 

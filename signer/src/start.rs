@@ -124,7 +124,8 @@ pub async fn load_keys(config: &keygate_config::Signer) -> Result<Vec<KeyInfo>, 
 }
 
 impl Signer {
-    /// Binds the sockets, loads the keys and callers, opens the ledger, and takes connections.
+    /// Binds the sockets, loads the keys and callers, opens the ledger, and takes connections. The process stays as it
+    /// is: to become the file's `user` is [`crate::confine`]'s.
     ///
     /// # Errors
     /// [`StartError`]: nothing is served if anything is not as the file says.

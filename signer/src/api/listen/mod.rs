@@ -157,7 +157,13 @@ pub enum BindError {
     Plain,
     /// The operating system's word.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for BindError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::AddrInUse { Self::Taken } else { Self::Io(error) }
+    }
 }
 
 /// What all listeners share.
@@ -183,10 +189,8 @@ impl Listener {
     /// Takes connections from now on: they wait until they are served.
     pub(crate) fn listen(&self) -> Result<(), BindError> {
         self.socket.set_nonblocking(true)?;
-        self.socket.listen(BACKLOG).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => BindError::Taken,
-            _ => error.into(),
-        })
+        // Of two that have bound it, one gets to listen.
+        Ok(self.socket.listen(BACKLOG)?)
     }
 
     pub(crate) fn address(&self) -> &SignerAddress {
