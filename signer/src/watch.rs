@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_secs(10);
 pub struct Watch {
     /// The configuration.
     path: PathBuf,
-    seen: BTreeMap<PathBuf, Option<u64>>,
+    /// None of those that could not be read.
+    seen: BTreeMap<PathBuf, Option<Content>>,
 }
 
 impl Watch {
@@ -37,7 +38,7 @@ impl Watch {
         let mut watch = Self { path, seen: BTreeMap::new() };
         watch.files(loaded.config.signer.as_ref());
         // It was read before.
-        watch.seen.insert(watch.path.clone(), Some(fingerprint(loaded.source.text.as_bytes())));
+        watch.seen.insert(watch.path.clone(), Some(Some(fingerprint(loaded.source.text.as_bytes()))));
         watch
     }
 
@@ -51,19 +52,19 @@ impl Watch {
     pub(crate) fn files(&mut self, config: Option<&keygate_config::Signer>) {
         let files = config.into_iter().flat_map(keygate_config::Signer::files).map(Path::to_owned);
         let seen = |file: PathBuf| {
-            let seen = self.seen.get(&file).copied().unwrap_or_else(|| content(&file).unwrap_or_default());
+            let seen = self.seen.get(&file).copied().unwrap_or_else(|| content(&file));
             (file, seen)
         };
         self.seen = files.chain([self.path.clone()]).map(seen).collect();
     }
 
-    /// Looks at the files; answers whether one has changed. That one cannot be read for the moment says nothing of what
-    /// is in it.
+    /// Looks at the files; answers whether one has changed. One that cannot be read for the moment has not, and has once
+    /// it can: what failed for it may succeed.
     pub(crate) fn look(&mut self) -> bool {
         let mut changed = false;
         for (file, seen) in &mut self.seen {
-            let Ok(now) = content(file) else { continue };
-            changed |= now != *seen;
+            let now = content(file);
+            changed |= now.is_some() && now != *seen;
             *seen = now;
         }
         changed
@@ -115,12 +116,14 @@ impl Events {
     }
 }
 
-/// What is in a file: nothing in one that is not there.
-fn content(file: &Path) -> io::Result<Option<u64>> {
+/// What is in a file, by its fingerprint: nothing in one that is not there.
+type Content = Option<u64>;
+
+fn content(file: &Path) -> Option<Content> {
     match keygate_config::files::read(file) {
-        Ok(content) => Ok(Some(fingerprint(&content))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Ok(content) => Some(Some(fingerprint(&content))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
+        Err(_) => None,
     }
 }
 
@@ -159,6 +162,8 @@ mod tests {
         // A folder cannot be read: that says nothing.
         std::fs::create_dir(&token).unwrap();
         assert!(!watch.look());
+        std::fs::remove_dir(&token).unwrap();
+        assert!(watch.look() && !watch.look(), "it can be read again");
     }
 
     #[test]
