@@ -25,7 +25,7 @@ use crate::watch::Watch;
 /// A signer, ready to serve: its keys are loaded, its ledger is open, its sockets are bound.
 #[derive(Debug)]
 pub struct Signer {
-    api: Api,
+    pub(crate) api: Api,
     ledger: ledger::Running,
     listeners: Vec<Listener>,
     pub(crate) limits: Limits,
