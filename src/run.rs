@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keygate_config::Loaded;
 use keygate_gateway::{Control, Drained, Gateway};
-use keygate_signer::Signer;
+use keygate_signer::{Signer, Sockets, Watch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::output::{self, Failed};
@@ -25,25 +25,29 @@ pub fn signer(path: &Path) -> Result<(), Failed> {
     process::log("info");
     process::end_with_supervisor()?;
     let loaded = output::load(path)?;
+    let watch = Watch::new(&loaded);
     let Some(config) = loaded.config.signer else {
         return Err(Failed(Some(format!("{} has no [signer]", path.display()))));
     };
     keygate_signer::harden()?;
+    let sockets = Sockets::bind(&config)?;
+    // Before there are other threads, which would not be held to it.
+    keygate_signer::confine(&config, watch.path())?;
+    // The kernel forgets it with the user.
+    process::end_with_supervisor()?;
     process::runtime()?.block_on(async {
         let stop = Stop::new()?;
-        // What reloads a gateway or opens its log again would end a process that does not listen for it.
-        let mut signals = Signals::new()?;
+        // What opens a gateway's log again would end a process that does not listen for it.
+        let Signals { hangup, mut reopen } = Signals::new()?;
         tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = signals.hangup.recv() => {}
-                    _ = signals.reopen.recv() => {}
-                }
-                tracing::info!("the signer has nothing to reload: its file is read at start");
+            while reopen.recv().await.is_some() {
+                tracing::info!("the signer has no log to open again");
             }
         });
-        let signer = Signer::start(&config).await?;
+        let signer = Signer::start_on(sockets, &config).await?;
+        let reloads = tokio::spawn(signer.reloader(watch).follow(hangup));
         signer.serve(stop.wait_then_exit_at_the_next()).await;
+        reloads.abort();
         Ok(())
     })
 }

@@ -32,7 +32,12 @@ pub async fn supervise(path: &Path) -> Result<(), Failed> {
     let status = loop {
         tokio::select! {
             () = stop.wait() => break drain(&mut gateway, &mut stop).await?,
-            _ = hangup.recv() => tell(&gateway, Signal::HUP),
+            _ = hangup.recv() => {
+                tell(&gateway, Signal::HUP);
+                if let Some(signer) = &signer {
+                    tell(signer, Signal::HUP);
+                }
+            }
             _ = reopen.recv() => tell(&gateway, Signal::USR1),
             status = gateway.wait() => {
                 let status = status?;

@@ -142,7 +142,8 @@ fn signals_are_handed_on() {
     let mut both = Both::start();
     let (gateway, signer) = (both.child("gateway"), both.child("signer"));
     both.keygate.signal(Signal::HUP);
-    both.keygate.wait_until(SOON, "the gateway reloads", |p| p.stderr().contains("reloaded").then_some(()));
+    let twice = |p: &crate::support::Process| (p.stderr().matches("reloaded").count() == 2).then_some(());
+    both.keygate.wait_until(SOON, "both reload", twice);
     both.keygate.sigterm();
     assert_eq!(both.keygate.wait(SOON).code(), Some(0), "{}", both.keygate.logs());
     ended(gateway);
@@ -168,5 +169,28 @@ fn killed_it_leaves_nothing_running() {
     let (gateway, signer) = (both.child("gateway"), both.child("signer"));
     both.keygate.kill9();
     ended(gateway);
+    ended(signer);
+}
+
+#[test]
+fn a_signer_of_another_user_ends_with_it_too() {
+    use std::os::unix::fs::chown;
+    let nobody = nix::unistd::User::from_name("nobody").expect("users can be looked up").expect("every system has it");
+    let (origin, http) = (Origin::start("blue"), free_port());
+    let home = both_home(http, &origin);
+    let config = std::fs::read_to_string(home.path("keygate.toml")).expect("a configuration");
+    home.config(&config.replace("[signer]", "[signer]\nuser = \"nobody\""));
+    for path in ["", "dev.key"] {
+        chown(home.path(path), Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).expect("tests run as root");
+    }
+    std::fs::create_dir(home.path("state")).expect("a folder");
+    chown(home.path("state"), Some(nobody.uid.as_raw()), None).expect("tests run as root");
+    let mut both = Both { keygate: home.start("run"), home, http, _origin: origin };
+    both.wait_ready();
+    let signer = both.child("signer");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", signer.as_raw_nonzero())).expect("it runs");
+    assert!(status.contains(&format!("Uid:\t{}", nobody.uid)), "{status}");
+    // Not its group: the kernel itself has to tell the signer.
+    both.keygate.signal(Signal::KILL);
     ended(signer);
 }

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::Diagnostic;
 use crate::model::{Address, Config};
+use crate::place::At;
+use crate::signer::SignerAddress;
 
 /// `sun_path` of Linux, without the NUL behind it.
 const SOCKET_PATH: usize = 107;
@@ -41,6 +43,11 @@ pub(crate) fn addresses(config: &Config, found: &mut Vec<Diagnostic>) {
         // One finding is enough.
         if let Some(v4) = v4.filter(|_| claims.len() > before) {
             claim_tcp(v4, &mut claims, found);
+        }
+    }
+    for listen in config.signer.iter().flat_map(|signer| signer.listen.as_slice()) {
+        if let Some(address) = listen.tcp() {
+            claim_tcp(Claim { owner: "the signer".into(), address, span: &listen.span }, &mut claims, found);
         }
     }
     sockets(config, found);
@@ -87,17 +94,22 @@ pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 /// Unix sockets: paths that fit.
 fn sockets(config: &Config, found: &mut Vec<Diagnostic>) {
-    let admin = (!config.listeners.is_empty()).then_some((&config.admin.listen, SOCKET_PATH));
+    let admin = match &config.admin.listen {
+        At { span, value: Address::Unix(path) } if !config.listeners.is_empty() => Some((path, span, SOCKET_PATH)),
+        _ => None,
+    };
     let signer = config.signer.iter().flat_map(|signer| signer.listen.as_slice());
-    let signer = signer.map(|listen| (listen, SOCKET_PATH - SIGNER_SUFFIX));
-    for (listen, longest) in admin.into_iter().chain(signer) {
-        let Address::Unix(path) = &listen.value else { continue };
+    let signer = signer.filter_map(|listen| match &listen.value {
+        SignerAddress::Unix(path) => Some((path, &listen.span, SOCKET_PATH - SIGNER_SUFFIX)),
+        _ => None,
+    });
+    for (path, span, longest) in admin.into_iter().chain(signer) {
         let length = path.as_os_str().as_bytes().len();
         if length > longest {
             let what = format!("a socket's path has {longest} bytes at most; {} has {length}", path.display());
             let what = Diagnostic::error(what);
             // The default stands nowhere in the file.
-            found.push(if listen.span.is_empty() { what } else { what.at(&listen.span) });
+            found.push(if span.is_empty() { what } else { what.at(span) });
         }
     }
 }

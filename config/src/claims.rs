@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::Diagnostic;
 use crate::model::{Address, Config};
-use crate::signer::Ledger;
+use crate::signer::{Ledger, SignerAddress};
 use crate::upstream_tls::UpstreamTls;
 
 /// As many links as the kernel follows.
@@ -129,8 +129,13 @@ fn all<'a>(config: &'a Config, file: &Path) -> Vec<Claim<'a>> {
             claim(&format!("signer.callers.{name}"), "the token of ", token, Usage::Read, Some(&caller.span));
         }
     }
+    if let Some(tls) = &signer.tls {
+        for file in tls.value.files() {
+            claim("signer.tls", "a file of ", file, Usage::Read, Some(&tls.span));
+        }
+    }
     for listen in signer.listen.as_slice() {
-        if let Address::Unix(path) = &listen.value {
+        if let SignerAddress::Unix(path) = &listen.value {
             claim("signer.listen", "", path, Usage::Write, Some(&listen.span));
             claim("signer.listen", "the lock of ", &beside(path, ".lock"), Usage::Write, Some(&listen.span));
             claim("signer.listen", "the first name of ", &beside(path, ".new"), Usage::Write, Some(&listen.span));

@@ -1,10 +1,9 @@
 //! What a configuration refers to outside its file: certificates, private keys, tokens, folders, sockets, addresses.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -19,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use crate::claims::real;
-use crate::{Address, Certificate, Config, Diagnostic, Ledger, Loaded, UpstreamTls};
+use crate::{Address, Certificate, Config, Diagnostic, Ledger, Loaded, SignerAddress, UpstreamTls};
 
 /// A warning comes this long before a certificate expires.
 const EXPIRES_SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -108,7 +107,10 @@ pub fn load_upstream_tls(
 }
 
 /// Reads certificates of authorities, at least one.
-fn load_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+///
+/// # Errors
+/// One line that names the file.
+pub fn load_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let at = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let content = read(path).map_err(|error| at(&error))?;
     let found = CertificateDer::pem_slice_iter(&content).collect::<Result<Vec<_>, _>>().map_err(|error| at(&error))?;
@@ -248,13 +250,21 @@ fn check_gateway(config: &Config, found: &mut Vec<Diagnostic>) {
         Address::Unix(_) => None,
     };
     for (address, span) in listeners.chain(admin) {
-        // As UDP, so that no client can meet it. It may well be in use, or take a privilege that the service has.
-        if let Err(error) = UdpSocket::bind(address)
-            && !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
-        {
-            found.push(Diagnostic::warning(format!("{address} cannot be bound on this machine: {error}")).at(span));
-        }
+        found.extend(check_bind(address).map(|warning| warning.at(span)));
     }
+}
+
+/// Warns of an address that this machine does not have.
+fn check_bind(address: SocketAddr) -> Option<Diagnostic> {
+    // As UDP, so that no client can meet it. It may well be in use, or take a privilege that the service has.
+    let error = UdpSocket::bind(address).err()?;
+    let wrong = !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    wrong.then(|| Diagnostic::warning(format!("{address} cannot be bound on this machine: {error}")))
+}
+
+/// Whether the machine has this user.
+fn known_user(name: &str) -> bool {
+    matches!(nix::unistd::User::from_name(name), Ok(Some(_)))
 }
 
 /// A folder that is there, or can be made, and in which files can be made.
@@ -344,9 +354,18 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
     };
     found.extend(wrong.map(|why| Diagnostic::error(why).at(&signer.ledger.span)));
     for listen in signer.listen.as_slice() {
-        if let Address::Unix(path) = &listen.value {
-            found.extend(check_socket(path).err().map(|why| Diagnostic::error(why).at(&listen.span)));
+        match &listen.value {
+            SignerAddress::Unix(path) => {
+                found.extend(check_socket(path).err().map(|why| Diagnostic::error(why).at(&listen.span)));
+            }
+            SignerAddress::Https(address) | SignerAddress::Http(address) => {
+                found.extend(check_bind(*address).map(|warning| warning.at(&listen.span)));
+            }
         }
+    }
+    if let Some(user) = signer.user.as_ref().filter(|user| !known_user(user)) {
+        let what = format!("this machine has no user {:?}", user.value);
+        found.push(Diagnostic::error(what).at(&user.span).help("make one: useradd --system --no-create-home NAME"));
     }
     for key in signer.keys.values() {
         if let Some(local) = &key.local {
@@ -358,23 +377,7 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
             found.extend(crate::load_rpc(path).err().map(|why| Diagnostic::error(why).at(&chain.span)));
         }
     }
-    let mut tokens = BTreeMap::new();
-    for (name, caller) in &signer.callers {
-        if let Some(why) = caller.token_file.as_deref().and_then(exposed_token) {
-            let help = "it authorises payments: chmod 600, or 640 for a group of its own";
-            found.push(Diagnostic::warning(why).at(&caller.span).help(help));
-        }
-        match caller.token_file.as_deref().map(load_token) {
-            Some(Err(why)) => found.push(Diagnostic::error(why).at(&caller.span)),
-            Some(Ok(token)) => {
-                if let Some(other) = tokens.insert(token, name) {
-                    let what = format!("callers {other:?} and {name:?} have the same token");
-                    found.push(Diagnostic::error(what).at(&caller.span));
-                }
-            }
-            None => {}
-        }
-    }
+    crate::signer::check_callers(signer, found);
 }
 
 /// A secret's file is there, and nobody else's to read.
@@ -400,6 +403,14 @@ pub fn check_certificates(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
                 found.extend(validity(&files.value.cert, &certificate, now).map(|d| d.at(&files.span)));
             }
         }
+    }
+    for tls in loaded.config.signer.iter().filter_map(|signer| signer.tls.as_ref()) {
+        match load_certificate(&tls.certificate(), &provider) {
+            Err(why) => found.push(Diagnostic::error(why).at(&tls.span)),
+            Ok(certificate) => found.extend(validity(&tls.cert, &certificate, now).map(|d| d.at(&tls.span))),
+        }
+        let authorities = tls.client_ca.as_deref().map(load_authorities);
+        found.extend(authorities.and_then(Result::err).map(|why| Diagnostic::error(why).at(&tls.span)));
     }
     let system = LazyCell::new(system_authorities);
     for upstream in loaded.config.upstreams.values() {

@@ -2,14 +2,22 @@ use std::ops::{Deref, Range};
 
 use serde::{Deserialize, Deserializer};
 
-/// A value, and the bytes of the file it was written in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A value, and the bytes of the file it was written in. Equal are equal values, wherever they stand.
+#[derive(Debug, Clone)]
 pub struct At<T> {
     /// Byte range in the file.
     pub span: Range<usize>,
     /// The value.
     pub value: T,
 }
+
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for At<T> {}
 
 impl<T> Deref for At<T> {
     type Target = T;

@@ -36,8 +36,8 @@ fn good() -> tempfile::TempDir {
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
     write("keygate.toml", CONFIG);
     certificate(dir.path(), "a", 400);
-    write("one.token", "0123456789abcdef-one\n");
-    write("two.token", "0123456789abcdef-two\n");
+    write("one.token", "0123456789abcdef0123456789abcdef-one\n");
+    write("two.token", "0123456789abcdef0123456789abcdef-two\n");
     write("dev.key", &"01".repeat(32));
     for secret in ["one.token", "two.token", "dev.key"] {
         fs::set_permissions(dir.path().join(secret), fs::Permissions::from_mode(0o600)).unwrap();
@@ -96,10 +96,43 @@ fn tokens_and_local_keys() {
     says("have the same token", &|dir| {
         fs::copy(dir.join("one.token"), dir.join("two.token")).unwrap();
     });
+    says("more than two tokens", &|dir| {
+        let lines = ["a", "b", "c"].map(|end| format!("0123456789abcdef0123456789abcdef{end}\n"));
+        fs::write(dir.join("one.token"), lines.concat()).unwrap();
+    });
+    // The next one of the second is the first's, by its hash.
+    says("have the same token", &|dir| {
+        let hash = keygate_config::TokenHash::of(b"0123456789abcdef0123456789abcdef-one").line();
+        fs::write(dir.join("two.token"), format!("0123456789abcdef0123456789abcdef-two\n{hash}\n")).unwrap();
+    });
     says("dev.key: No such file", &|dir| fs::remove_file(dir.join("dev.key")).unwrap());
     says("dev.key: others may touch it (mode 0644)", &|dir| {
         fs::set_permissions(dir.join("dev.key"), fs::Permissions::from_mode(0o644)).unwrap();
     });
+}
+
+#[test]
+fn a_token_that_may_be_guessed_is_a_warning() {
+    let found = found(|dir| fs::write(dir.join("one.token"), "0123456789abcdef").unwrap());
+    assert!(found.contains("one.token: a token of fewer than 32 characters may be guessed"), "{found}");
+}
+
+#[test]
+fn the_signers_tls() {
+    let tls = "listen = [\"unix:s.sock\", \"https://127.0.0.1:1\"]\n\
+               tls = { cert = \"a.crt\", key = \"a.key\", client_ca = \"a.crt\" }";
+    let config = CONFIG.replace("listen = \"unix:s.sock\"", tls);
+    assert_ne!(config, CONFIG);
+    assert_eq!(found_of(&config, |_| {}), "");
+    for (from, to, what) in [
+        ("client_ca = \"a.crt\"", "client_ca = \"client.pem\"", "client.pem: No such file"),
+        ("client_ca = \"a.crt\"", "client_ca = \"dev.key\"", "dev.key: holds no certificate"),
+        ("key = \"a.key\", client", "key = \"dev.key\", client", "dev.key: holds no private key"),
+        ("listen =", "user = \"no-such-user\"\nlisten =", "this machine has no user \"no-such-user\""),
+    ] {
+        let found = found_of(&config.replace(from, to), |_| {});
+        assert!(found.contains(what), "{found} should say {what}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! keygate's signing core: keys, what is signed, policy, ledger, internal API.
 //!
-//! [`Signer::start`] loads the keys, opens the ledger and binds the sockets that the configuration names, or refuses
-//! and says why. [`Signer::serve`] then answers until it is told to stop.
+//! [`Signer::start`] binds the sockets that the configuration names, loads the keys and opens the ledger, or refuses
+//! and says why. [`Signer::serve`] then answers until it is told to stop; a [`Reloader`] takes over changes of callers,
+//! policies and certificates meanwhile.
 //!
 //! A request for a signature passes: caller, strict parse, both encoders, the idempotency key, the policy, a durable
 //! reservation, the key, the check of what the key answered, durable storage; then it is answered. What was signed
@@ -18,10 +19,12 @@ mod in_flight;
 mod json;
 pub mod key;
 pub mod ledger;
+mod live;
 mod lock;
 pub mod message;
 mod metrics;
 pub mod policy;
+mod reload;
 mod sending;
 pub mod signature;
 mod signing;
@@ -30,6 +33,7 @@ mod statement;
 mod strict;
 pub mod transaction;
 pub mod typed_data;
+mod watch;
 
 use std::path::Path;
 
@@ -38,9 +42,11 @@ pub use alloy_primitives::Address;
 pub use api::callers::CallerError;
 pub use api::listen::BindError;
 pub use check_policy::{Question, QuestionError, Verdict, check_policy};
-pub use harden::harden;
+pub use harden::{UserError, confine, harden};
 pub use key::KeyInfo;
-pub use start::{Signer, StartError, load_keys};
+pub use reload::Reloader;
+pub use start::{Signer, Sockets, StartError, load_keys};
+pub use watch::Watch;
 
 /// Makes a fresh random key for development: a new file of mode 0600. Answers the key's address.
 ///

@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     key_errors: IntCounterVec,
     ledger_seconds: HistogramVec,
     under_way: IntGaugeVec,
+    /// By `outcome`: `ok`, or `error`.
+    pub(crate) reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -49,9 +51,19 @@ impl Metrics {
                 &["chain", "state"],
             )?,
             ledger_seconds: histogram("ledger_seconds", "Time that the ledger took to answer.", &["operation"])?,
+            reloads: counter("reloads_total", "Reloads of the file, by what came of them.", &["outcome"])?,
         };
-        let Self { registry, requests, signatures, verdicts, key_seconds, key_errors, ledger_seconds, under_way } =
-            &metrics;
+        let Self {
+            registry,
+            requests,
+            signatures,
+            verdicts,
+            key_seconds,
+            key_errors,
+            ledger_seconds,
+            under_way,
+            reloads,
+        } = &metrics;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(signatures.clone()))?;
         registry.register(Box::new(verdicts.clone()))?;
@@ -59,6 +71,11 @@ impl Metrics {
         registry.register(Box::new(key_errors.clone()))?;
         registry.register(Box::new(ledger_seconds.clone()))?;
         registry.register(Box::new(under_way.clone()))?;
+        registry.register(Box::new(reloads.clone()))?;
+        // There from the start, so that the first error is an increase.
+        for outcome in ["ok", "error"] {
+            reloads.with_label_values(&[outcome]);
+        }
         Ok(metrics)
     }
 

@@ -1,27 +1,30 @@
 //! From the configuration to a signer that serves, and back to nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use keygate_config::Address;
+use keygate_config::SignerAddress;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::callers::{CallerError, Callers};
-use crate::api::listen::{BindError, Limits, Listener, Routers};
-use crate::api::{Api, LARGE, router, spare_router};
+use crate::api::callers::CallerError;
+use crate::api::listen::{BindError, Limits, Listener, Routers, Serving};
+use crate::api::{Api, LARGE, router, spare_router, without_pages};
 use crate::chain::Chains;
+use crate::harden::{self, UserError};
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
+use crate::live::{Live, Snapshot, SnapshotError};
 use crate::metrics::Metrics;
 use crate::policy::Rates;
+use crate::reload::Reloader;
 use crate::sending::Post;
 use crate::signing::Signing;
+use crate::watch::Watch;
 
 /// How often what is reserved and not signed is looked for.
 const FINISH_EVERY: Duration = Duration::from_secs(30);
@@ -31,10 +34,31 @@ const UNFINISHED_AFTER: Duration = Duration::from_secs(120);
 /// A signer, ready to serve: its keys are loaded, its ledger is open, its sockets are bound.
 #[derive(Debug)]
 pub struct Signer {
-    api: Api,
+    pub(crate) api: Api,
     ledger: ledger::Running,
     listeners: Vec<Listener>,
     pub(crate) limits: Limits,
+    started: keygate_config::Signer,
+}
+
+/// The signer's sockets: bound, so that nobody else can be, and taking no connections yet.
+#[derive(Debug)]
+pub struct Sockets(Vec<Listener>);
+
+impl Sockets {
+    /// Binds what the file names. If root does, and the file names a user, Unix sockets are that user's.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`], [`StartError::User`].
+    pub fn bind(config: &keygate_config::Signer) -> Result<Self, StartError> {
+        let user = harden::user(config)?;
+        let owner = user.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        let bind = |address: &SignerAddress| {
+            let listener = Listener::bind(address, owner);
+            listener.map_err(|error| StartError::Listen { address: address.clone(), error })
+        };
+        config.listen.as_slice().iter().map(|address| bind(&address.value)).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// Why a signer does not start.
@@ -79,21 +103,33 @@ pub enum StartError {
     /// The ledger cannot be opened.
     #[error("ledger {0}")]
     Ledger(#[from] ledger::OpenError),
-    /// A socket cannot be bound.
-    #[error("listener {}: {error}", path.display())]
+    /// A listener cannot be had.
+    #[error("listener {address}: {error}")]
     Listen {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        address: SignerAddress,
         /// What is wrong with it.
         #[source]
         error: BindError,
     },
-    /// The signer listens on Unix sockets only.
-    #[error("listener {0}: the signer listens on Unix sockets only")]
-    NotUnix(std::net::SocketAddr),
+    /// The user that the signer is to run as.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// TLS of the listeners, in one line that names the file.
+    #[error("{0}")]
+    Tls(String),
     /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+impl From<SnapshotError> for StartError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Caller(name, error) => Self::Caller { name, error },
+            error @ (SnapshotError::Tls(_) | SnapshotError::NoTls(_)) => Self::Tls(error.to_string()),
+        }
+    }
 }
 
 /// Loads the configured keys, and says what is known of them.
@@ -105,20 +141,38 @@ pub async fn load_keys(config: &keygate_config::Signer) -> Result<Vec<KeyInfo>, 
 }
 
 impl Signer {
-    /// Loads the keys and callers, opens the ledger, binds the sockets.
+    /// Binds the sockets, loads the keys and callers, opens the ledger, and takes connections. The process stays as it
+    /// is: to become the file's `user` is [`crate::confine`]'s.
     ///
     /// # Errors
     /// [`StartError`]: nothing is served if anything is not as the file says.
     pub async fn start(config: &keygate_config::Signer) -> Result<Self, StartError> {
-        Self::with_keys(config, keys(config).await?)
+        Self::start_on(Sockets::bind(config)?, config).await
     }
 
+    /// As [`Self::start`], on sockets that were bound before: with more privileges, perhaps.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on(sockets: Sockets, config: &keygate_config::Signer) -> Result<Self, StartError> {
+        Self::assemble(sockets, config, keys(config).await?)
+    }
+
+    #[cfg(test)]
     pub(crate) fn with_keys(
         config: &keygate_config::Signer,
         keys: BTreeMap<String, Arc<Key>>,
     ) -> Result<Self, StartError> {
-        let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
+        Self::assemble(Sockets::bind(config)?, config, keys)
+    }
+
+    fn assemble(
+        sockets: Sockets,
+        config: &keygate_config::Signer,
+        keys: BTreeMap<String, Arc<Key>>,
+    ) -> Result<Self, StartError> {
         let chains = Chains::load(config).map_err(|(name, why)| StartError::Chain { name, why })?;
+        let live = Arc::new(Live::new(Snapshot::load(config)?));
         let metrics = Metrics::new()?;
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
         let Opened { ledger, running, callers: known, head } =
@@ -131,21 +185,16 @@ impl Signer {
                  its idempotency keys count no longer, and what it asks for again is signed again: give it its name back"
             );
         }
-        let listeners = config.listen.as_slice().iter().map(|address| match &address.value {
-            Address::Unix(path) => {
-                Listener::bind(path).map_err(|error| StartError::Listen { path: path.clone(), error })
-            }
-            Address::Tcp(address) => Err(StartError::NotUnix(*address)),
-        });
-        let listeners = match listeners.collect::<Result<_, _>>() {
-            Ok(listeners) => listeners,
-            Err(error) => {
+        let Sockets(listeners) = sockets;
+        for listener in &listeners {
+            if let Err(error) = listener.listen() {
                 // Who tries again finds the ledger free.
                 drop(ledger);
                 running.wait();
-                return Err(error);
+                return Err(StartError::Listen { address: listener.address().clone(), error });
             }
-        };
+            tracing::info!(address = %listener.address(), "listening");
+        }
         let signing = Signing {
             keys,
             ledger,
@@ -155,29 +204,38 @@ impl Signer {
             post: Arc::new(Post::new(chains)),
         };
         let large = Arc::new(Semaphore::new(LARGE));
-        let api = Api { signing, callers, large, tasks: TaskTracker::new() };
-        Ok(Self { api, ledger: running, listeners, limits: Limits::default() })
+        let api = Api { signing, live, large, tasks: TaskTracker::new() };
+        Ok(Self { api, ledger: running, listeners, limits: Limits::default(), started: config.clone() })
+    }
+
+    /// What reloads this signer's file, as it was watched since before the start.
+    #[must_use]
+    pub fn reloader(&self, watch: Watch) -> Reloader {
+        let (live, reloads) = (Arc::clone(&self.api.live), self.api.signing.metrics.reloads.clone());
+        Reloader { live, reloads, started: self.started.clone(), watch }
     }
 
     /// Serves until `shutdown`; then accepts no more, finishes what is in flight, and closes the ledger.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { api, ledger, listeners, limits } = self;
+        let Self { api, ledger, listeners, limits, started: _ } = self;
         let tasks = api.tasks.clone();
-        let api = Arc::new(api);
-        let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(Arc::clone(&api)) };
+        let (live, api) = (Arc::clone(&api.live), Arc::new(api));
+        let all = without_pages(router(Arc::clone(&api)));
+        let routers = Routers { all, spare: without_pages(spare_router(Arc::clone(&api))) };
         let stop = CancellationToken::new();
         tasks.spawn(finish(Arc::clone(&api), stop.clone()));
         for chain in api.signing.post.chains.all() {
             tasks.spawn(follow(Arc::clone(&api), chain.id, stop.clone()));
         }
-        let mut serving = JoinSet::new();
+        let serving = Serving { routers, limits, live, stop: stop.clone() };
+        let mut listening = JoinSet::new();
         for listener in listeners {
-            serving.spawn(listener.serve(routers.clone(), limits.clone(), stop.clone()));
+            listening.spawn(listener.serve(serving.clone()));
         }
         shutdown.await;
         stop.cancel();
-        drop((routers, api));
-        while serving.join_next().await.is_some() {}
+        drop((serving, api));
+        while listening.join_next().await.is_some() {}
         // Signings whose clients have gone away.
         tasks.close();
         tasks.wait().await;
@@ -192,7 +250,7 @@ impl Signer {
 async fn finish(api: Arc<Api>, stop: CancellationToken) {
     let mut reserved_before = SystemTime::now();
     loop {
-        if let Err(error) = api.signing.finish(reserved_before, &api.callers).await {
+        if let Err(error) = api.signing.finish(reserved_before, &api.live.snapshot().callers).await {
             tracing::warn!(%error, "what is reserved and not signed could not be looked for");
         }
         tokio::select! {

@@ -95,7 +95,7 @@ fn one_signer_has_the_socket_and_the_ledger() {
     let _signer = wallet.start();
     let mut second = wallet.home.start("signer");
     assert_eq!(second.wait(SOON).code(), Some(1), "{}", second.logs());
-    assert!(second.stderr().contains("ledger.db: the ledger is in use"), "{}", second.stderr());
+    assert!(second.stderr().contains("signer.sock: something listens there already"), "{}", second.stderr());
     // The first has not noticed.
     wallet.signed("1", &wallet.payment(&json!({})));
 }

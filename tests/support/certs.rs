@@ -1,4 +1,4 @@
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 
 /// A certificate (with its chain) and a key, as PEM.
 #[derive(Debug, Clone)]
@@ -35,6 +35,12 @@ impl Ca {
     /// A certificate for these names: host names, `*.` wildcards, IP addresses.
     pub fn leaf(&self, names: &[&str]) -> Pem {
         self.issue(names, |_| ())
+    }
+
+    /// A certificate of who is known by this URI.
+    pub fn client(&self, uri: &str) -> Pem {
+        let uri = SanType::URI(uri.try_into().expect("ASCII"));
+        self.issue(&[], |params| params.subject_alt_names.push(uri))
     }
 
     /// One whose time is over.

@@ -12,7 +12,7 @@ use crate::place::At;
 use crate::units::Period;
 
 /// A signing key: exactly one of `kms` and `local`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
     /// A key in AWS KMS.

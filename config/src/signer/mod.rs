@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use crate::Diagnostic;
-use crate::model::Address;
 use crate::place::At;
 
 /// The schema of a type is that of what it is made from: what the file has.
@@ -29,23 +28,28 @@ macro_rules! schema_as {
 use schema_as;
 
 mod address;
+mod bearer;
 mod callers;
 mod calls;
 mod chains;
 mod hours;
 mod keys;
 mod ledger;
+mod listen;
 mod policies;
 mod rpc;
 mod tokens;
 
 pub use address::EthAddress;
+pub use bearer::{TokenHash, Tokens, load_tokens};
 pub use callers::Caller;
+pub(crate) use callers::check as check_callers;
 pub use calls::{Argument, Call, TOKEN_FUNCTIONS};
 pub use chains::Chain;
 pub use hours::Hours;
 pub use keys::{Key, Kms, Local};
 pub use ledger::{Ledger, Postgres};
+pub use listen::{SignerAddress, SignerTls, may_be_plain};
 pub use policies::{NativeWindow, Policy, Replacements, RequireApproval, Signable};
 pub use rpc::{ReadMethod, RpcUrl, load_rpc};
 pub use tokens::{Token, TokenWindow};
@@ -54,8 +58,12 @@ pub use tokens::{Token, TokenWindow};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signer {
-    /// `unix:PATH`: one, or a list.
-    pub listen: OneOrMany<At<Address>>,
+    /// `unix:PATH`, `https://IP:PORT`, or `http://IP:PORT` on loopback: one, or a list.
+    pub listen: OneOrMany<At<SignerAddress>>,
+    /// For `https://` listeners.
+    pub tls: Option<At<SignerTls>>,
+    /// The user that the signer becomes once its sockets are bound, if root starts it.
+    pub user: Option<At<String>>,
     /// `sqlite:PATH`, or `postgres://...`, which several signers may share: what was signed, and what for.
     pub ledger: At<Ledger>,
     /// Keys in files are refused unless this is true.
@@ -103,33 +111,28 @@ impl<T> OneOrMany<T> {
     }
 }
 
-impl<'de> Deserialize<'de> for OneOrMany<At<Address>> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Serde's own untagged enums lose the place in the file.
-        let found = At::<toml::Value>::deserialize(deserializer)?;
-        let address = |text: &str| -> Result<At<Address>, D::Error> {
-            let value = text.parse().map_err(|why| de::Error::custom(format!("{why}, found {text:?}")))?;
-            Ok(At { span: found.span.clone(), value })
-        };
-        match &found.value {
-            toml::Value::String(text) => Ok(Self::One(address(text)?)),
-            toml::Value::Array(list) => list
-                .iter()
-                .map(|item| item.as_str().ok_or_else(|| de::Error::custom("expected strings")).and_then(address))
-                .collect::<Result<_, _>>()
-                .map(Self::Many),
-            _ => Err(de::Error::custom("expected \"unix:PATH\" or a list of them")),
-        }
-    }
-}
-
 impl Signer {
+    /// Whether it listens for TLS.
+    #[must_use]
+    pub fn has_https(&self) -> bool {
+        self.listen.as_slice().iter().any(|listen| matches!(listen.value, SignerAddress::Https(_)))
+    }
+
+    /// The files with certificates, keys of certificates and tokens: what may change while it runs.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let tokens = self.callers.values().filter_map(|caller| caller.token_file.as_deref());
+        self.tls.iter().flat_map(|tls| tls.value.files()).chain(tokens)
+    }
+
     pub(crate) fn resolve_paths(&mut self, base: &Path) {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
         for address in self.listen.as_mut_slice() {
-            if let Address::Unix(path) = &mut address.value {
+            if let SignerAddress::Unix(path) = &mut address.value {
                 resolve(path);
             }
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.value.resolve_paths(base);
         }
         match &mut self.ledger.value {
             Ledger::Sqlite(path) => resolve(path),
@@ -156,18 +159,7 @@ impl Signer {
 }
 
 pub(crate) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
-    for listen in signer.listen.as_slice() {
-        if matches!(listen.value, Address::Tcp(_)) {
-            found.push(
-                Diagnostic::error("the signer listens on Unix sockets only")
-                    .at(&listen.span)
-                    .help("write it as \"unix:PATH\""),
-            );
-        }
-    }
-    if signer.listen.as_slice().is_empty() {
-        found.push(Diagnostic::error("the signer listens nowhere"));
-    }
+    listen::validate(signer, found);
     ledger::validate(&signer.ledger, found);
     keys::validate(signer, found);
     chains::validate(signer, found);

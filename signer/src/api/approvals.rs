@@ -22,9 +22,9 @@ const MAX_DECISION: usize = 1024;
 pub(super) async fn list(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let found = async {
-        let caller = authenticate(&api.callers, &parts)?;
+        let caller = authenticate(&api.live, &parts)?;
         let undecided = api.signing.ledger.undecided().await.map_err(Refusal::Ledger)?;
-        let approvals: Vec<_> = undecided.iter().filter(|held| may_decide(&api, caller, held)).map(shown).collect();
+        let approvals: Vec<_> = undecided.iter().filter(|held| may_decide(&api, &caller, held)).map(shown).collect();
         Ok(json_body(&json!({ "approvals": approvals })))
     };
     answer(&request_id(), found.await)
@@ -38,8 +38,8 @@ pub(super) async fn one(
 ) -> Response {
     let (parts, _) = request.into_parts();
     let found = async {
-        let caller = authenticate(&api.callers, &parts)?;
-        find(&api, caller, path).await.map(|held| json_body(&shown(&held)))
+        let caller = authenticate(&api.live, &parts)?;
+        find(&api, &caller, path).await.map(|held| json_body(&shown(&held)))
     };
     answer(&request_id(), found.await)
 }
@@ -53,13 +53,13 @@ pub(super) async fn decide(
     let request_id = request_id();
     let decided = async {
         let (parts, body) = request.into_parts();
-        let caller = authenticate(&api.callers, &parts)?;
+        let caller = authenticate(&api.live, &parts)?;
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_DECISION, &api.large).await?;
         let (approved, digest) = decision(&body)
             .map_err(|error| Problem::invalid("invalid-decision", "The decision is not valid", error))?;
-        let held = find(&api, caller, path).await?;
-        if approved && !may_decide(&api, caller, &held) {
+        let held = find(&api, &caller, path).await?;
+        if approved && !may_decide(&api, &caller, &held) {
             return Err(Problem::not_approver("the policy does not let this caller approve it"));
         }
         let (approval, by) = (held.approval, caller.name.clone());
@@ -102,8 +102,8 @@ async fn find(api: &Api, caller: &Caller, path: Result<Path<u64>, PathRejection>
 
 /// Whether the policy of who asked, as it is now, lets this caller decide.
 fn may_decide(api: &Api, caller: &Caller, held: &Held) -> bool {
-    let asked = api.callers.named(&held.id.caller);
-    let policy = asked.and_then(|asked| asked.policy.as_ref());
+    let now = api.live.snapshot();
+    let policy = now.callers.named(&held.id.caller).and_then(|asked| asked.policy.as_ref());
     policy.is_some_and(|policy| policy.may_approve(&caller.name, &held.id.caller))
 }
 

@@ -48,10 +48,10 @@ pub(super) fn progress(progress: &Progress) -> Value {
 pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let found = async {
-        let caller = authenticate(&api.callers, &parts)?;
+        let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
-        let key = key_of(&api.signing, caller, key)?;
-        let (chain, rpc) = chain_of(&api, caller, &chain)?;
+        let key = key_of(&api.signing, &caller, key)?;
+        let (chain, rpc) = chain_of(&api, &caller, &chain)?;
         let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(unanswered) };
         let (latest, pending) = (ask(Moment::Latest).await?, ask(Moment::Pending).await?);
         let known = api.signing.ledger.nonces(key.address(), chain.id, latest).await.map_err(Refusal::Ledger)?;
@@ -70,10 +70,10 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
     let place = request.extensions().get::<Place>().cloned();
     let filled = async {
         let (parts, body) = request.into_parts();
-        let caller = authenticate(&api.callers, &parts)?;
+        let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
-        let key = key_of(&api.signing, caller, key)?;
-        let (chain, rpc) = chain_of(&api, caller, &chain)?;
+        let key = key_of(&api.signing, &caller, key)?;
+        let (chain, rpc) = chain_of(&api, &caller, &chain)?;
         let name = idempotency_key(&parts.headers)?;
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
@@ -87,7 +87,7 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
             let prepared = prepared.asked(key, &asked).sent();
             Prepared { numbering: Numbering::Gap(nonce), purpose: Purpose::Nothing, ..prepared }
         });
-        let run_it = Run { caller: Arc::clone(caller), key: Arc::clone(key), id, prepared };
+        let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
     };
     let filled = filled.await;
@@ -100,19 +100,19 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
     let place = request.extensions().get::<Place>().cloned();
     let replaced = async {
         let (parts, body) = request.into_parts();
-        let caller = authenticate(&api.callers, &parts)?;
+        let caller = authenticate(&api.live, &parts)?;
         let (key, original) = key_and(path);
-        let key = key_of(&api.signing, caller, key)?;
+        let key = key_of(&api.signing, &caller, key)?;
         let name = idempotency_key(&parts.headers)?;
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
         let (cancel, offer) = action(&body).map_err(invalid)?;
         let asked = [b"replace\0", original.as_bytes(), b"\0", body.as_slice()].concat();
         let original = request_of(&caller.name, key.name(), key.address(), original);
-        let prepared = replacement(&api, caller, key, original, cancel, &offer).await?;
+        let prepared = replacement(&api, &caller, key, original, cancel, &offer).await?;
         let prepared = prepared.map(|prepared| prepared.asked(key, &asked).sent());
         let id = request_of(&caller.name, key.name(), key.address(), name);
-        let run_it = Run { caller: Arc::clone(caller), key: Arc::clone(key), id, prepared };
+        let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
     };
     let replaced = replaced.await;

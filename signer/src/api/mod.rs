@@ -1,9 +1,11 @@
-//! The internal API: REST and JSON-RPC over a Unix socket. REST's errors are problems (RFC 9457).
+//! The internal API: REST and JSON-RPC over Unix sockets, TLS, and plain HTTP on loopback. REST's errors are problems
+//! (RFC 9457).
 //!
-//! A caller is known by its bearer token, or, when it shows none, by the user id of its process. Health and metrics
-//! are for anyone who may open the socket.
+//! A caller is known by its bearer token, or, when it shows none, by the user id of its process or the name in its
+//! certificate. Health and metrics are for anyone who may connect.
 
 mod approvals;
+mod browsers;
 pub(crate) mod callers;
 mod json_rpc;
 mod lifecycle;
@@ -14,4 +16,5 @@ mod statements;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use browsers::without_pages;
 pub(crate) use routes::{Api, LARGE, router, spare_router};

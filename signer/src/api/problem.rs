@@ -52,8 +52,13 @@ impl Problem {
     }
 
     pub(super) fn unauthenticated() -> Self {
-        let detail = "no caller has this token or this user id";
+        let detail = "no caller has this token, user id or certificate";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "The caller is not known", detail)
+    }
+
+    /// For a request that a web page may have had a browser make.
+    pub(super) fn from_a_page(detail: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "from-a-page", "Web pages may not ask", detail)
     }
 
     /// The same for a key that there is not: callers learn nothing about others' keys.

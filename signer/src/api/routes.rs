@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::Address;
 use axum::Router;
@@ -15,13 +15,14 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::callers::{Caller, Callers, Proof};
+use super::callers::{Caller, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
 use super::{approvals, json_rpc, lifecycle, statements};
 use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{Held, RequestId, Signed};
+use crate::live::Live;
 use crate::signing::{Answer, Prepared, Refusal, Signing};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Sidecar, Transaction};
 
@@ -35,7 +36,7 @@ pub(crate) const LARGE: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) signing: Signing,
-    pub(crate) callers: Callers,
+    pub(crate) live: Arc<Live>,
     /// Places for bodies that are large.
     pub(crate) large: Arc<Semaphore>,
     /// Signings in flight, which go on when their client goes away.
@@ -92,7 +93,7 @@ async fn metrics(State(api): Shared) -> Response {
 
 async fn keys(State(api): Shared, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    let keys = authenticate(&api.callers, &parts).map(|caller| {
+    let keys = authenticate(&api.live, &parts).map(|caller| {
         let keys = api.signing.keys.values().filter(|key| caller.may_use(key.name())).map(|key| {
             let info = key.info();
             let public_key = format!("0x{}", info.public_key);
@@ -220,8 +221,8 @@ pub(super) struct Admitted {
 /// Everything before a request is one: who asks, with which key, under which name, for what.
 async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request) -> Result<Admitted, Problem> {
     let (parts, body) = request.into_parts();
-    let caller = authenticate(&api.callers, &parts)?;
-    let key = key_of(&api.signing, caller, path)?;
+    let caller = authenticate(&api.live, &parts)?;
+    let key = key_of(&api.signing, &caller, path)?;
     let send = match parts.uri.query() {
         None => false,
         Some("send=true") => true,
@@ -236,7 +237,7 @@ async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request)
         _ => Problem::invalid("invalid-transaction", "The transaction is not valid", error),
     })?;
     let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
-    Ok(Admitted { caller: Arc::clone(caller), key: Arc::clone(key), id, tx, nonce, asked: None, send, large })
+    Ok(Admitted { caller, key: Arc::clone(key), id, tx, nonce, asked: None, send, large })
 }
 
 /// The answer to a transaction that somebody else must approve first.
@@ -259,12 +260,12 @@ pub(super) fn respond(answer: &Answer) -> Response {
 async fn signed(State(api): Shared, path: Result<Path<(String, String)>, PathRejection>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let found = async {
-        let caller = authenticate(&api.callers, &parts)?;
+        let caller = authenticate(&api.live, &parts)?;
         let (path, idempotency_key) = match path {
             Ok(Path((key, idempotency_key))) => (Ok(key), idempotency_key),
             Err(rejection) => (Err(rejection), String::new()),
         };
-        let key = key_of(&api.signing, caller, path)?;
+        let key = key_of(&api.signing, &caller, path)?;
         let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
         let record =
             api.signing.ledger.lookup(id.clone()).await.map_err(|error| Problem::from(Refusal::Ledger(error)))?;
@@ -346,18 +347,31 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
     serializer.serialize_str(&address.to_checksum(None))
 }
 
-/// The caller, by its token; by its user id only when it shows nothing else.
-pub(super) fn authenticate<'a>(callers: &'a Callers, parts: &Parts) -> Result<&'a Arc<Caller>, Problem> {
+/// The caller, by its token; by its user id or certificate only when it shows nothing else. It is that of the snapshot
+/// in force now, whatever was when its connection began.
+pub(super) fn authenticate(live: &Live, parts: &Parts) -> Result<Arc<Caller>, Problem> {
+    let now = live.snapshot();
+    let peer = parts.extensions.get::<Peer>();
+    // A certificate that is good no more is worse than none.
+    if let Some(Peer::Tls(Some(certificate))) = peer
+        && !now.tls.as_ref().is_some_and(|tls| certificate.is_good(tls, SystemTime::now()))
+    {
+        return Err(Problem::unauthenticated());
+    }
     let mut shown = parts.headers.get_all(header::AUTHORIZATION).iter();
     let proof = match (shown.next(), shown.next()) {
-        (None, _) => parts.extensions.get::<Peer>().map(|peer| Proof::Uid(peer.uid)),
+        (None, _) => match peer {
+            Some(Peer::Unix { uid }) => Some(Proof::Uid(*uid)),
+            Some(Peer::Tls(Some(certificate))) => Some(Proof::Names(&certificate.names)),
+            Some(Peer::Tls(None) | Peer::Http) | None => None,
+        },
         (Some(value), None) => match value.as_bytes().split_at_checked(7) {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(Proof::Token(token)),
             _ => None,
         },
         (Some(_), Some(_)) => None,
     };
-    proof.and_then(|proof| callers.find(proof)).ok_or_else(Problem::unauthenticated)
+    proof.and_then(|proof| now.callers.find(proof)).map(Arc::clone).ok_or_else(Problem::unauthenticated)
 }
 
 pub(super) fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String) -> RequestId {

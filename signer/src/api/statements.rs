@@ -80,11 +80,12 @@ async fn admit(
     parse: impl FnOnce(&[u8]) -> Result<Statement, Problem>,
 ) -> Result<(Arc<Caller>, Arc<Key>, Statement), Problem> {
     let (parts, body) = request.into_parts();
-    let caller = authenticate(&api.callers, &parts)?;
-    let key = key_of(&api.signing, caller, path.map(|Path(key)| key))?;
+    let caller = authenticate(&api.live, &parts)?;
+    let key = key_of(&api.signing, &caller, path.map(|Path(key)| key))?;
     content_type(&parts.headers)?;
     let (body, _) = read(body, MAX_BODY, &api.large).await?;
-    Ok((Arc::clone(caller), Arc::clone(key), parse(&body)?))
+    let key = Arc::clone(key);
+    Ok((caller, key, parse(&body)?))
 }
 
 /// An authorization is answered as type 4 takes it; everything else with r, s and v in one.

@@ -78,7 +78,7 @@ type Body = (Vec<u8>, Option<tokio::sync::OwnedSemaphorePermit>);
 
 async fn admit(api: &Api, request: Request) -> Result<(Arc<Caller>, Option<String>, Body), Problem> {
     let (parts, body) = request.into_parts();
-    let caller = Arc::clone(authenticate(&api.callers, &parts)?);
+    let caller = authenticate(&api.live, &parts)?;
     content_type(&parts.headers)?;
     let named = parts.headers.contains_key("idempotency-key");
     let idempotency_key = named.then(|| idempotency_key(&parts.headers)).transpose()?;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod json_rpc;
+mod live;
 mod requests;
 mod start;
 mod statements;

@@ -114,7 +114,7 @@ async fn of_two_signers_one_has_the_ledger_and_the_socket() {
         let mut config = config(dir.path(), LOCAL);
         config.ledger.value = keygate_config::Ledger::Sqlite(dir.path().join(ledger));
         if let keygate_config::OneOrMany::One(one) = &mut config.listen {
-            one.value = keygate_config::Address::Unix(dir.path().join(listen));
+            one.value = keygate_config::SignerAddress::Unix(dir.path().join(listen));
         }
         async move { Signer::start(&config).await }
     };

@@ -38,6 +38,8 @@ impl Sqlite {
         }
         // The commit of a reservation or of signed bytes survives a loss of power.
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // A confined signer may write no temporary files.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::sqlite::migrate(&mut connection, keys)?;
         files.opened()?;
