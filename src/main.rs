@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod check_policy;
 mod completions;
 mod demo;
 mod keys;
@@ -9,6 +10,7 @@ mod output;
 mod process;
 mod run;
 mod schema;
+mod signer;
 mod supervise;
 
 use std::path::PathBuf;
@@ -42,8 +44,8 @@ enum Command {
     Run(ConfigFile),
     /// Run the gateway.
     Gateway(ConfigFile),
-    /// Run the signer.
-    Signer(ConfigFile),
+    /// Run the signer, or ask what its policies would say.
+    Signer(signer::Args),
     /// Validate the file and everything it refers to.
     Check(check::Args),
     /// Have the running gateway read its file again.
@@ -72,7 +74,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Run(file) => run::run(&file.path),
         Command::Gateway(file) => run::gateway(&file.path),
-        Command::Signer(file) => run::signer(&file.path),
+        Command::Signer(args) => match signer::signer(&args) {
+            Ok(code) => return code,
+            Err(failed) => Err(failed),
+        },
         Command::Check(args) => check::check(&args),
         Command::Reload(target) => admin::reload(&target),
         Command::Status(target) => admin::status(&target),

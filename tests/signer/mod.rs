@@ -7,6 +7,7 @@ mod disk;
 mod faults;
 mod keys;
 mod kinds;
+mod policies;
 mod requests;
 mod secrets;
 mod sign;
