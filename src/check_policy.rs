@@ -50,8 +50,12 @@ enum Kind {
 pub fn check_policy(args: &Args) -> ExitCode {
     match judge(args) {
         Ok(verdict) => {
-            let printed = if args.json { output::json(&in_json(&verdict)) } else { Ok(print(&verdict)) };
-            if verdict.judged.is_ok() && printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if args.json {
+                output::line(format!("{:#}", in_json(&verdict)));
+            } else {
+                print(&verdict);
+            }
+            if verdict.judged.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(Failed(why)) => {
             if let Some(why) = why {
