@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod check_policy;
 mod completions;
 mod demo;
 mod keys;
@@ -73,7 +74,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Run(file) => run::run(&file.path),
         Command::Gateway(file) => run::gateway(&file.path),
-        Command::Signer(args) => signer::signer(&args),
+        Command::Signer(args) => match signer::signer(&args) {
+            Ok(code) => return code,
+            Err(failed) => Err(failed),
+        },
         Command::Check(args) => check::check(&args),
         Command::Reload(target) => admin::reload(&target),
         Command::Status(target) => admin::status(&target),

@@ -9,7 +9,7 @@ use keygate_config::SignerAddress;
 
 use crate::api::callers::{CallerError, Callers};
 use crate::api::listen::tls::Tls;
-use crate::policy::Policy;
+use crate::policy::{Policy, loosened};
 
 /// The snapshot that is in force.
 #[derive(Debug)]
@@ -81,7 +81,10 @@ fn announce(old: &Snapshot, new: &Snapshot) {
         match (old.policies.get(name), new.policies.get(name)) {
             (None, Some(_)) => tracing::warn!(policy = name, "policy added"),
             (Some(_), None) => tracing::warn!(policy = name, "policy removed"),
-            (Some(old), Some(new)) if old != new => tracing::warn!(policy = name, ?old, ?new, "policy changed"),
+            (Some(old), Some(new)) if old != new => {
+                let loosened = loosened(old, new);
+                tracing::warn!(policy = name, ?loosened, ?old, ?new, "policy changed");
+            }
             _ => {}
         }
     }

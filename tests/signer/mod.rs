@@ -9,6 +9,7 @@ mod hardening;
 mod keys;
 mod kinds;
 mod listeners;
+mod policies;
 mod reload;
 mod requests;
 mod secrets;

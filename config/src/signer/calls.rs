@@ -1,6 +1,7 @@
 //! Functions that may be called with some arguments and no others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use alloy_primitives::{B256, U256};
 use schemars::JsonSchema;
@@ -51,6 +52,7 @@ struct Written {
 /// What an argument must be.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ArgumentRule")]
 struct Rule {
     /// One of these.
     one_of: Option<Vec<Value>>,
@@ -59,8 +61,9 @@ struct Rule {
 }
 
 /// A value, as the file writes it.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "ArgumentValue")]
 enum Value {
     Bool(bool),
     Integer(u64),
@@ -69,6 +72,16 @@ enum Value {
 }
 
 super::schema_as!(Call, Written);
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Integer(number) => number.fmt(f),
+            Self::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
 
 impl TryFrom<Written> for Call {
     type Error = String;
@@ -131,7 +144,7 @@ fn find<'a>(mut parameters: &'a [Parameter], name: &str) -> Result<(Vec<usize>, 
 
 /// A value of an elementary type, as the ABI encodes it.
 fn word(kind: &str, value: &Value) -> Result<B256, String> {
-    let wrong = || format!("{value:?} is no {kind}");
+    let wrong = || format!("{value} is no {kind}");
     let word = match (kind, value) {
         ("bool", Value::Bool(value)) => Some(B256::from(U256::from(*value))),
         ("address", Value::Text(text)) => Some(text.parse::<EthAddress>()?.0.into_word()),

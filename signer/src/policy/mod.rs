@@ -271,6 +271,10 @@ pub fn judge_typed_data(policy: &Policy, data: &TypedData, now: SystemTime) -> R
                 return Denied::new("to", format!("{contract}, read from the typed data, is not listed"));
             }
             let allowed = tokens::judge(policy, &moves, named, "the typed data")?;
+            if !named && permit2::is_not(policy, contract, &moves) {
+                let why = "it names tokens that are not its contract's, which is not Permit2's, and";
+                return Denied::new("verifying_contracts", format!("{why} {contract} is not listed"));
+            }
             if witness && !named {
                 let why = "the permit has a witness, which is not read, and its contract";
                 return Denied::new("verifying_contracts", format!("{why} {contract} is not listed"));
@@ -328,8 +332,12 @@ fn judge_call(policy: &Policy, to: Address, data: &[u8]) -> Result<Allowed, Deni
         Ok(Calldata::Token { selector, moves, hands_on }) => {
             let named = policy.functions.contains(&selector);
             let allowed = tokens::judge(policy, &moves, named, "the call's data")?;
+            let function = hex::encode(selector);
+            if !named && permit2::is_not(policy, to, &moves) {
+                let why = "names tokens that are not the contract's, which is not Permit2's, and is not listed";
+                return Denied::new("functions", format!("0x{function} {why}"));
+            }
             if hands_on && !named {
-                let function = hex::encode(selector);
                 return Denied::new(
                     "functions",
                     format!("0x{function} hands bytes on to the recipient, and is not listed"),

@@ -3,10 +3,21 @@
 use std::sync::LazyLock;
 
 use alloy_dyn_abi::{DynSolType, DynSolValue};
-use alloy_primitives::{Address, U256, keccak256};
+use alloy_primitives::{Address, U256, address, keccak256};
 
+use super::Policy;
 use super::abi;
 use super::calldata::{Malformed, Movement};
+
+/// Where Permit2 is, on every chain that deploys contracts as Ethereum does.
+pub(super) const PERMIT2: Address = address!("0x000000000022D473030F116dDEE9F6B43aC78BA3");
+
+/// Whether a policy limits tokens, and a contract that moves others' is not Permit2: what its functions of the same names
+/// do, nobody here knows.
+pub(super) fn is_not(policy: &Policy, contract: Address, moves: &[Movement]) -> bool {
+    let own = !moves.is_empty() && moves.iter().all(|moved| moved.token == contract);
+    policy.tokens.is_some() && !own && contract != PERMIT2
+}
 
 /// Permit2 keeps amounts in 160 bits, of which the largest is without bound.
 const MOST: U256 = U256::from_limbs([u64::MAX, u64::MAX, u32::MAX as u64, 0]);
@@ -124,7 +135,7 @@ fn moved(token: &DynSolValue, recipient: &DynSolValue, value: &DynSolValue) -> O
 mod tests {
     use super::*;
 
-    fn address(byte: u8) -> DynSolValue {
+    fn word_of(byte: u8) -> DynSolValue {
         DynSolValue::Address(Address::repeat_byte(byte))
     }
 
@@ -156,10 +167,10 @@ mod tests {
     fn tokens_recipients_and_amounts_are_in_their_places() {
         let n = |n: u64| U256::from(n);
         let bytes = || DynSolValue::Bytes(vec![7; 65]);
-        let (a, b, c) = (address(1), address(2), address(3));
-        let details = |token: u8, amount: U256| tuple(&[address(token), uint(amount), uint(n(8)), uint(n(9))]);
-        let permitted = |token: u8| tuple(&[address(token), uint(n(1000))]);
-        let to = |to: u8, amount: u64| tuple(&[address(to), uint(n(amount))]);
+        let (a, b, c) = (word_of(1), word_of(2), word_of(3));
+        let details = |token: u8, amount: U256| tuple(&[word_of(token), uint(amount), uint(n(8)), uint(n(9))]);
+        let permitted = |token: u8| tuple(&[word_of(token), uint(n(1000))]);
+        let to = |to: u8, amount: u64| tuple(&[word_of(to), uint(n(amount))]);
         let witness = [DynSolValue::FixedBytes([5; 32].into(), 32), DynSolValue::String("W w)".into())];
         let one_of =
             |permitted: DynSolValue, to: DynSolValue| [tuple(&[permitted, uint(n(1)), uint(n(2))]), to, c.clone()];

@@ -5,6 +5,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, U256, hex};
 use serde_json::json;
 
+use super::permit2::PERMIT2;
 use super::tests::{LISTED, NOW, STRANGER, TOKEN, erc20};
 use super::*;
 
@@ -131,15 +132,23 @@ fn a_batch_is_counted_together() {
     let batch = |amounts: [u64; 2]| {
         let [a, b] = amounts.map(|amount| one(U256::from(amount)));
         let words = [&[U256::from(32), U256::from(2)][..], &a, &b].concat();
-        judge(&policy, &tx(STRANGER, 0, &data("0d58b1db", &words)), NOW)
+        judge(&policy, &tx(PERMIT2, 0, &data("0d58b1db", &words)), NOW)
     };
     assert_eq!(batch([400, 600]).unwrap().spends[0].amount, U256::from(1000));
     assert_eq!(batch([400, 601]).unwrap_err().rule, "tokens");
+    // On another contract, the function is one that nobody knows.
+    let words = [&[U256::from(32), U256::from(1)][..], &one(U256::ONE)].concat();
+    let elsewhere = tx(STRANGER, 0, &data("0d58b1db", &words));
+    let nothing = tx(STRANGER, 0, &data("0d58b1db", &[U256::from(32), U256::ZERO]));
+    let named = Policy { functions: [[0x0d, 0x58, 0xb1, 0xdb]].into(), ..policy.clone() };
+    for tx in [&elsewhere, &nothing] {
+        assert_eq!((rule(&policy, tx), rule(&named, tx)), (Some("functions"), None));
+    }
     // What is not written as the ABI writes it is not read.
     let mut words = [&[U256::from(32), U256::from(1)][..], &one(U256::ONE)].concat();
-    assert_eq!(rule(&policy, &tx(STRANGER, 0, &data("0d58b1db", &words))), None);
+    assert_eq!(rule(&policy, &tx(PERMIT2, 0, &data("0d58b1db", &words))), None);
     words.push(U256::ZERO);
-    assert_eq!(rule(&policy, &tx(STRANGER, 0, &data("0d58b1db", &words))), Some("tokens"));
+    assert_eq!(rule(&policy, &tx(PERMIT2, 0, &data("0d58b1db", &words))), Some("tokens"));
 }
 
 #[test]
@@ -261,9 +270,12 @@ fn value_fits_every_window_and_is_held_above_an_amount() {
     assert_eq!(judge(0), Allowed::default());
 }
 
+/// From the text of a policy to another.
+type Change = fn(&str) -> String;
+
 #[test]
 fn every_field_that_allows_more_is_named() {
-    let full = |change: fn(&str) -> String| {
+    let full = |change: Change| {
         let text = format!(
             "chains = [\"polygon\"]\nsign = [\"transaction\"]\nto = [\"{TOKEN}\", \"{LISTED}\"]\nfunctions = [\"f()\"]\n\
              verifying_contracts = []\ndelegates = []\nmax_value = \"5 wei\"\ndaily_value = \"5 wei\"\n\
@@ -280,7 +292,7 @@ fn every_field_that_allows_more_is_named() {
     };
     let old = full(str::to_owned);
     assert_eq!(loosened(&old, &old), Vec::<String>::new());
-    let changes: [(fn(&str) -> String, &str); 25] = [
+    let changes: [(Change, &str); 25] = [
         (|text| text.replace("[\"transaction\"]", "[\"message\"]"), "sign"),
         (|text| text.replace(&format!("to = [\"{TOKEN}\""), &format!("to = [\"{STRANGER}\", \"{TOKEN}\"")), "to"),
         (|text| text.replace("[\"f()\"]", "[\"f()\", \"h()\"]"), "functions"),

@@ -176,6 +176,42 @@ fn permits_are_held_to_the_list() {
 }
 
 #[test]
+fn permits_count_as_transfers_do() {
+    let limits = Token { name: "usd".into(), max_amount: Some(U256::from(5)), ..Token::default() };
+    let tokens = [(TOKEN, limits), (LISTED, Token::default())];
+    let named = Policy { to: None, tokens: Some(tokens.clone().into()), ..with_contracts(&[LISTED, TOKEN]) };
+    let unbound =
+        Policy { tokens: Some([(TOKEN, Token::default()), (LISTED, Token::default())].into()), ..named.clone() };
+    let spent = |policy: &Policy, data: &TypedData| {
+        let allowed = judge_typed_data(policy, data, NOW)?;
+        let of = |spend: &&Spend| spend.asset == Asset::Token(TOKEN);
+        Ok(allowed.spends.iter().find(of).map(|spend| spend.amount))
+    };
+    let (one, all) = (Some(U256::ONE), Some(U256::MAX));
+    // EIP-2612, DAI, an NFT's, for all, EIP-3009 twice, Permit2's.
+    let expected = [all, all, None, all, one, one, one, one, one, one, one, one];
+    for ((data, _), expected) in every_permit(TOKEN, STRANGER).iter().zip(expected) {
+        let kind = data.encoded_type();
+        assert_eq!(spent(&unbound, data), Ok(expected), "{kind}");
+        let rule = |policy: &Policy| spent(policy, data).err().map(|denied: Denied| denied.rule);
+        assert_eq!(rule(&named), (expected == all).then_some("tokens"), "{kind}");
+        let other = Policy { tokens: Some([].into()), ..named.clone() };
+        assert_eq!(rule(&other), Some("tokens"), "{kind}");
+        let limits = Token { recipients: Some([LISTED].into()), ..Token::default() };
+        let recipients = Policy { tokens: Some([(TOKEN, limits), tokens[1].clone()].into()), ..named.clone() };
+        assert_eq!(rule(&recipients), Some("tokens"), "{kind}");
+        // What has no amount, or others' tokens and is not Permit2's, takes its contract's name.
+        let unnamed = Policy { verifying_contracts: [].into(), ..unbound.clone() };
+        let expected = match data.verifying_contract() {
+            _ if expected.is_none() => Some("tokens"),
+            Some(TOKEN) => None,
+            _ => Some("verifying_contracts"),
+        };
+        assert_eq!(rule(&unnamed), expected, "{kind}");
+    }
+}
+
+#[test]
 fn permit2_itself_must_be_listed() {
     let [.., (single, _)] = &every_permit(TOKEN, TOKEN)[..7] else { panic!() };
     assert!(single.encoded_type().starts_with("PermitSingle(") && single.verifying_contract() == Some(LISTED));
