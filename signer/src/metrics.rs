@@ -5,7 +5,8 @@ use std::time::Duration;
 use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 /// Seconds: a ledger's sync takes a millisecond or so, KMS tens, a deadline ten thousand.
-const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+pub(crate) const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The signer's metrics. Label values come from the file and from this code, never from a request.
 #[derive(Debug)]
@@ -49,6 +50,11 @@ impl Metrics {
         registry.register(Box::new(key_errors.clone()))?;
         registry.register(Box::new(ledger_seconds.clone()))?;
         Ok(metrics)
+    }
+
+    /// For what others count.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     pub(crate) fn request(&self, outcome: &str) {

@@ -137,6 +137,7 @@ impl Signing {
         if abandoned() {
             return Err(Refusal::Abandoned);
         }
+        let caller = id.caller.clone();
         let begin = self.ledger.begin(Request {
             id,
             digest,
@@ -157,7 +158,7 @@ impl Signing {
         };
         self.metrics.verdict("allowed");
 
-        let signature = match self.sign(key, &keccak256(&signing_bytes)).await {
+        let signature = match self.sign(key, &caller, &keccak256(&signing_bytes)).await {
             Ok(signature) => signature,
             Err(error) => {
                 // An earlier attempt under the same reservation may have had an outcome that is not known.
@@ -192,7 +193,7 @@ impl Signing {
         let policy = policy.ok_or_else(|| self.denied(Denied::no_policy()))?;
         statement.judge(policy).map_err(|denied| self.denied(denied))?;
         self.metrics.verdict("allowed");
-        let signature = self.sign(key, &digest).await?;
+        let signature = self.sign(key, caller, &digest).await?;
         let record = self.ledger.record(ledger::Statement {
             caller: caller.to_owned(),
             key: key.name().to_owned(),
@@ -209,9 +210,9 @@ impl Signing {
         Ok(Said { signature, digest, address: key.address() })
     }
 
-    async fn sign(&self, key: &Key, digest: &[u8; 32]) -> Result<Signature, KeyError> {
+    async fn sign(&self, key: &Key, caller: &str, digest: &[u8; 32]) -> Result<Signature, KeyError> {
         let start = Instant::now();
-        let signature = key.sign(digest).await;
+        let signature = key.sign(digest, caller).await;
         match &signature {
             Ok(_) => self.metrics.key_signed(key.name(), key.kind(), start.elapsed()),
             Err(error) => self.metrics.key_failed(key.name(), error.kind()),

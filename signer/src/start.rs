@@ -14,7 +14,7 @@ use crate::api::callers::{CallerError, Callers};
 use crate::api::listen::{BindError, Limits, Listener, Routers};
 use crate::api::{Api, LARGE, router, spare_router};
 use crate::in_flight::InFlight;
-use crate::key::{Key, KeyInfo, LoadError};
+use crate::key::{self, Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
 use crate::metrics::Metrics;
 use crate::signing::Signing;
@@ -102,6 +102,9 @@ impl Signer {
     ) -> Result<Self, StartError> {
         let callers = Callers::load(config).map_err(|(name, error)| StartError::Caller { name, error })?;
         let metrics = Metrics::new()?;
+        for key in keys.values() {
+            key.register(metrics.registry())?;
+        }
         let LedgerConfig::Sqlite(path) = &config.ledger.value;
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
         let Opened { ledger, running, callers: known } = Ledger::open(path, &addresses)?;
@@ -138,6 +141,7 @@ impl Signer {
         let Self { api, ledger, listeners, limits } = self;
         let tasks = api.tasks.clone();
         let api = Arc::new(api);
+        let watching = key::watch(api.signing.keys.values());
         let routers = Routers { all: router(Arc::clone(&api)), spare: spare_router(api) };
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
@@ -146,7 +150,7 @@ impl Signer {
         }
         shutdown.await;
         stop.cancel();
-        drop(routers);
+        drop((routers, watching));
         while serving.join_next().await.is_some() {}
         // Signings whose clients have gone away.
         tasks.close();

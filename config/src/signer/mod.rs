@@ -19,7 +19,7 @@ mod policies;
 pub use address::EthAddress;
 pub use callers::Caller;
 pub use chains::Chain;
-pub use keys::{Key, Kms, Local};
+pub use keys::{Key, Kms, KmsRegion, Local};
 pub use policies::{Policy, Signable};
 
 /// The signing core.

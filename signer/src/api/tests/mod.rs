@@ -1,6 +1,7 @@
 //! Over a real socket: a client speaks HTTP to a signer that serves in a directory of its own.
 
 mod faults;
+mod keys;
 mod requests;
 mod start;
 mod statements;
