@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod keys;
 mod output;
 mod process;
@@ -42,8 +43,8 @@ enum Command {
     Run(ConfigFile),
     /// Run the gateway.
     Gateway(ConfigFile),
-    /// Run the signer.
-    Signer(ConfigFile),
+    /// Run the signer, or look into what it needs.
+    Signer(SignerArgs),
     /// Validate the file and everything it refers to.
     Check(check::Args),
     /// Have the running gateway read its file again.
@@ -65,6 +66,21 @@ enum Command {
     Completions(completions::Args),
 }
 
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct SignerArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(subcommand)]
+    command: Option<SignerCommand>,
+}
+
+#[derive(Subcommand)]
+enum SignerCommand {
+    /// Check credentials, keys, permissions, ledger, clock and tokens, and say what to do.
+    Doctor(doctor::Args),
+}
+
 fn main() -> ExitCode {
     // Before anything else can install another: only aws-lc-rs has X25519MLKEM768.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -72,7 +88,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Run(file) => run::run(&file.path),
         Command::Gateway(file) => run::gateway(&file.path),
-        Command::Signer(file) => run::signer(&file.path),
+        Command::Signer(SignerArgs { command: Some(SignerCommand::Doctor(args)), .. }) => doctor::doctor(&args),
+        Command::Signer(SignerArgs { file, command: None }) => run::signer(&file.path),
         Command::Check(args) => check::check(&args),
         Command::Reload(target) => admin::reload(&target),
         Command::Status(target) => admin::status(&target),

@@ -11,6 +11,7 @@
 
 mod api;
 pub mod authorization;
+pub mod doctor;
 mod harden;
 mod in_flight;
 mod json;

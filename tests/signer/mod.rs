@@ -4,11 +4,14 @@ mod again;
 mod callers;
 mod crash;
 mod disk;
+mod doctor;
 mod faults;
 mod keys;
 mod kinds;
+mod kms;
 mod requests;
 mod secrets;
+mod setup;
 mod sign;
 
 use serde_json::{Value, json};

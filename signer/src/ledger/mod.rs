@@ -27,6 +27,7 @@ use alloy_primitives::{Address, B256, U256};
 use tokio::sync::{mpsc, oneshot};
 
 use self::operations::Operation;
+pub(crate) use self::schema::{APPLICATION, NEWEST};
 use self::writer::Writer;
 use crate::policy::Denied;
 

@@ -15,7 +15,7 @@ use crate::key::PublicKey;
 use crate::signature::Signature;
 
 /// `application_id` of the file: "kgl1".
-pub(super) const APPLICATION: i32 = 0x6b67_6c31;
+pub(crate) const APPLICATION: i32 = 0x6b67_6c31;
 
 /// Brings the database from one version to the next. It is given the addresses of the file's keys, by name.
 type Migration = fn(&Connection, &BTreeMap<String, Address>) -> Result<(), LedgerError>;
@@ -133,7 +133,7 @@ fn sender(mut raw: &[u8]) -> Option<Address> {
 }
 
 /// The version that the migrations lead to.
-const NEWEST: i32 = MIGRATIONS.len() as i32;
+pub(crate) const NEWEST: i32 = MIGRATIONS.len() as i32;
 
 /// Opens or makes the database, takes hold of it, and brings it to the newest version.
 pub(super) fn open(path: &Path, keys: &BTreeMap<String, Address>) -> Result<(Connection, Files), LedgerError> {

@@ -10,14 +10,14 @@ use crate::key::KeyError;
 
 /// How a call of KMS failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) error: KeyError,
+pub(crate) struct Failure {
+    pub(crate) error: KeyError,
     pub(super) fault: Fault,
 }
 
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The region's, which does not answer, or fails: another may not.
     Region,
     /// Nobody's: it is asked too often. Another region has a quota of its own.
@@ -28,7 +28,7 @@ pub(super) enum Fault {
 }
 
 impl Failure {
-    pub(super) fn of<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>, timeout: Duration) -> Self {
+    pub(crate) fn of<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>, timeout: Duration) -> Self {
         let status = error.raw_response().map(|answer| answer.status().as_u16());
         let error = named(error, timeout);
         let fault = match &error {

@@ -28,9 +28,11 @@ use keygate_config::KmsRegion;
 use prometheus::Registry;
 use tokio::task::JoinSet;
 
-use self::errors::{Failure, Fault};
+pub(crate) use self::errors::Failure;
+use self::errors::Fault;
 use self::metrics::Metrics;
 use self::pace::{Busy, Pace};
+pub(crate) use self::region::public_key_of;
 use self::region::{LoadOrFailure, Region};
 use super::{KeyError, LoadError, PublicKey};
 use crate::signature::{self, Signature};
@@ -68,8 +70,10 @@ impl Kms {
     ) -> Result<Self, LoadError> {
         let timeout = config.timeout.0;
         let metrics = Metrics::new(name)?;
-        let load = async { Ok(regions(loader, config, &metrics).await) };
-        let regions = within(timeout, load).await?;
+        let load = async { Ok(clients_with(loader, config).await) };
+        let (_, clients) = within(timeout, load).await?;
+        let region = |At { region, client, key_id }| Region::new(region, client, key_id, timeout, metrics.clone());
+        let regions: Vec<_> = clients.into_iter().map(|at| Arc::new(region(at))).collect();
         let public = public_key(name, &regions, timeout).await?;
         let pace = Pace::new(config.rate, config.queue, metrics.clone());
         Ok(Self { regions, public, timeout, pace, metrics })
@@ -191,22 +195,33 @@ impl fmt::Debug for Kms {
     }
 }
 
-/// The regions of a key. They share credentials, which come from where the environment says, or from the first region.
-async fn regions(loader: ConfigLoader, config: &keygate_config::Kms, metrics: &Metrics) -> Vec<Arc<Region>> {
+/// A key in a region.
+pub(crate) struct At {
+    /// The region's name.
+    pub(crate) region: String,
+    pub(crate) client: Client,
+    pub(crate) key_id: String,
+}
+
+/// What all regions of a key share, and each of them. They share credentials, which come from where the environment
+/// says, or from the first region.
+pub(crate) async fn clients(config: &keygate_config::Kms) -> (SdkConfig, Vec<At>) {
+    clients_with(aws_config::defaults(BehaviorVersion::latest()), config).await
+}
+
+async fn clients_with(mut loader: ConfigLoader, config: &keygate_config::Kms) -> (SdkConfig, Vec<At>) {
     let named = config.regions();
-    let mut loader = loader;
     if let Some(region) = named.first().and_then(|region| region.region.clone()) {
         loader = loader.region(RegionName::new(region));
     }
     let shared = loader.load().await;
-    let timeout = config.timeout.0;
     let regions = named.into_iter().map(|KmsRegion { region, key_id, endpoint }| {
         let name = region.clone().or_else(|| shared.region().map(ToString::to_string));
-        let client = client(&shared, region, endpoint, timeout);
-        let name = name.unwrap_or_else(|| "none".to_owned());
-        Arc::new(Region::new(name, client, key_id, timeout, metrics.clone()))
+        let client = client(&shared, region, endpoint, config.timeout.0);
+        At { region: name.unwrap_or_else(|| "none".to_owned()), client, key_id }
     });
-    regions.collect()
+    let regions = regions.collect();
+    (shared, regions)
 }
 
 fn client(shared: &SdkConfig, region: Option<String>, endpoint: Option<String>, timeout: Duration) -> Client {

@@ -82,7 +82,7 @@ impl Region {
         let call = self.client.get_public_key().key_id(&self.key_id).send();
         let answer = asking.told(async { call.await.map_err(|error| Failure::of(&error, self.timeout)) }).await;
         let answer = answer.map_err(LoadOrFailure::Failure)?;
-        read(&answer).map_err(LoadOrFailure::Load)
+        public_key_of(&answer).map_err(LoadOrFailure::Load)
     }
 
     /// Asks once for a signature of a digest: DER, unchecked. `public` is what the key here must be.
@@ -211,7 +211,7 @@ pub(super) enum LoadOrFailure {
 }
 
 /// The public key, if the key is for signing on secp256k1.
-fn read(answer: &GetPublicKeyOutput) -> Result<PublicKey, LoadError> {
+pub(crate) fn public_key_of(answer: &GetPublicKeyOutput) -> Result<PublicKey, LoadError> {
     let wrong = |found: &str, wanted| LoadError::WrongKind { found: format!("a key of {found}"), wanted };
     match spec(answer) {
         Some(spec) if spec == KeySpec::EccSecgP256K1.as_str() => {}
