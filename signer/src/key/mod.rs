@@ -101,8 +101,7 @@ impl KeyError {
         }
     }
 
-    /// Whether it is certain that there is no signature in the world: KMS refused, and an answer to an earlier attempt
-    /// that was lost can be had by nobody any more.
+    /// Whether it is certain that there is no signature in the world: KMS refused, or was not asked, in every attempt.
     #[must_use]
     pub fn nothing_signed(&self) -> bool {
         use KeyError::{AccessDenied, Busy, Throttled, Unavailable, Unusable};

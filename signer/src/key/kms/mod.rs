@@ -88,13 +88,27 @@ impl Kms {
     /// Has KMS sign a digest for `caller`, and verifies what it answers.
     ///
     /// # Errors
-    /// [`KeyError`].
+    /// [`KeyError`]: one after which nothing is signed only if that holds for every attempt.
     pub async fn sign(&self, digest: &[u8; 32], caller: &str) -> Result<Signature, KeyError> {
-        let deadline = Instant::now() + self.timeout;
-        within(self.timeout, self.try_to_sign(digest, caller, deadline)).await
+        let mut unknown = None;
+        let signed = within(self.timeout, self.try_to_sign(digest, caller, &mut unknown)).await;
+        match (signed, unknown) {
+            (Err(error), Some(unknown)) if error.nothing_signed() => {
+                tracing::warn!(%error, %unknown, "KMS refused after an attempt whose outcome is not known");
+                Err(unknown)
+            }
+            (signed, _) => signed,
+        }
     }
 
-    async fn try_to_sign(&self, digest: &[u8; 32], caller: &str, deadline: Instant) -> Result<Signature, KeyError> {
+    /// As [`Self::sign`]. The first failure after which there may be a signature all the same is `unknown`.
+    async fn try_to_sign(
+        &self,
+        digest: &[u8; 32],
+        caller: &str,
+        unknown: &mut Option<KeyError>,
+    ) -> Result<Signature, KeyError> {
+        let deadline = Instant::now() + self.timeout;
         // What is answered if there is no further attempt.
         let mut last = None;
         let (mut from, mut pause) = (0, FIRST_BACKOFF);
@@ -104,7 +118,6 @@ impl Kms {
                 break;
             }
             if let Err(Busy(retry_after)) = self.pace.turn(caller, deadline).await {
-                // An earlier attempt's outcome may not be known.
                 last.get_or_insert(KeyError::Busy { retry_after });
                 break;
             }
@@ -123,17 +136,25 @@ impl Kms {
                 return Err(error);
             }
             tracing::debug!(region = region.name, %error, "KMS did not sign");
+            if !error.nothing_signed() {
+                unknown.get_or_insert_with(|| error.clone());
+            }
+            let certain = error.nothing_signed();
             last = Some(error);
             from = n + 1;
             let more = self.regions.iter().skip(from).any(|region| region.shut_for(Instant::now()).is_none());
             if !more {
                 // All were asked: the first once more, after a while, and not at the same moment as all others.
                 from = 0;
-                let pause_now = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-                if Instant::now() + pause_now >= deadline {
-                    break;
+                let left = deadline.saturating_duration_since(Instant::now());
+                let mut rest = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+                if rest >= left {
+                    if certain {
+                        break;
+                    }
+                    rest = left / 2;
                 }
-                tokio::time::sleep(pause_now).await;
+                tokio::time::sleep(rest).await;
                 pause = (pause * 2).min(LONGEST_BACKOFF);
             }
         }

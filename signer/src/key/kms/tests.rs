@@ -171,6 +171,26 @@ async fn a_refusal_is_no_reason_to_ask_elsewhere() {
     assert_eq!((one.signs(), two.signs()), (3, 0));
 }
 
+/// A refusal says nothing of an attempt before it: what that was for stays reserved.
+#[tokio::test]
+async fn a_refusal_after_an_unknown_outcome_leaves_it_unknown() {
+    let (one, two, fields) = regions(LONG).await;
+    let key = load(&fields).await.unwrap();
+    for refusal in [Turn::Error("AccessDeniedException"), Turn::Error("DisabledException")] {
+        one.plan([Turn::Broken]);
+        two.plan([refusal]);
+        let error = key.sign(&[5; 32], "a").await.unwrap_err();
+        assert!(matches!(error, KeyError::Unreachable(_)) && !error.nothing_signed(), "{error}");
+    }
+    // Throttling is a refusal, too.
+    one.plan([Turn::Status(503), Turn::Error("ThrottlingException"), Turn::Error("ThrottlingException")]);
+    two.plan(vec![Turn::Error("ThrottlingException"); 3]);
+    assert!(!key.sign(&[5; 32], "a").await.unwrap_err().nothing_signed());
+    one.plan([Turn::Error("ThrottlingException")]);
+    two.plan([Turn::Error("AccessDeniedException")]);
+    assert!(key.sign(&[5; 32], "a").await.unwrap_err().nothing_signed());
+}
+
 #[tokio::test]
 async fn a_region_that_was_away_at_start_is_verified_before_it_signs() {
     for same in [true, false] {
