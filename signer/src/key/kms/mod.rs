@@ -33,7 +33,7 @@ use self::errors::Fault;
 use self::metrics::Metrics;
 use self::pace::{Busy, Pace};
 pub(crate) use self::region::public_key_of;
-use self::region::{LoadOrFailure, Region};
+use self::region::{NoPublicKey, Region};
 use super::{KeyError, LoadError, PublicKey};
 use crate::signature::{self, Signature};
 
@@ -309,8 +309,8 @@ async fn ask_for_public_key(region: &Region) -> Result<Result<PublicKey, LoadErr
         let asking = region.admit(Instant::now()).ok_or(KeyError::Unavailable { retry_after: LONGEST_BACKOFF })?;
         match region.public_key(asking).await {
             Ok(public) => return Ok(Ok(public)),
-            Err(LoadOrFailure::Load(error)) => return Ok(Err(error)),
-            Err(LoadOrFailure::Failure(Failure { error, fault })) => {
+            Err(NoPublicKey::Wrong(error)) => return Ok(Err(error)),
+            Err(NoPublicKey::NotGiven(Failure { error, fault })) => {
                 if fault == Fault::Refused || attempt == ATTEMPTS {
                     return Err(error);
                 }

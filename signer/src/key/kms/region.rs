@@ -78,11 +78,11 @@ impl Region {
     }
 
     /// Asks once for the public key.
-    pub(super) async fn public_key(&self, asking: Asking<'_>) -> Result<PublicKey, LoadOrFailure> {
+    pub(super) async fn public_key(&self, asking: Asking<'_>) -> Result<PublicKey, NoPublicKey> {
         let call = self.client.get_public_key().key_id(&self.key_id).send();
         let answer = asking.told(async { call.await.map_err(|error| Failure::of(&error, self.timeout)) }).await;
-        let answer = answer.map_err(LoadOrFailure::Failure)?;
-        public_key_of(&answer).map_err(LoadOrFailure::Load)
+        let answer = answer.map_err(NoPublicKey::NotGiven)?;
+        public_key_of(&answer).map_err(NoPublicKey::Wrong)
     }
 
     /// Asks once for a signature of a digest: DER, unchecked. `public` is what the key here must be.
@@ -127,15 +127,15 @@ impl Region {
     }
 
     /// Sees whether what was found is the key that is meant.
-    pub(super) fn verify(&self, found: Result<PublicKey, LoadOrFailure>, public: &PublicKey) -> Result<(), Failure> {
+    pub(super) fn verify(&self, found: Result<PublicKey, NoPublicKey>, public: &PublicKey) -> Result<(), Failure> {
         let why = match found {
             Ok(found) if found == *public => {
                 self.state().key = Known::Same;
                 return Ok(());
             }
-            Err(LoadOrFailure::Failure(failure)) => return Err(failure),
+            Err(NoPublicKey::NotGiven(failure)) => return Err(failure),
             Ok(found) => format!("its address is {}, and not {}", found.address(), public.address()),
-            Err(LoadOrFailure::Load(error)) => error.to_string(),
+            Err(NoPublicKey::Wrong(error)) => error.to_string(),
         };
         tracing::error!(region = self.name, "another key than that of the other regions: it is not used: {why}");
         self.state().key = Known::Another;
@@ -205,9 +205,9 @@ impl Drop for Asking<'_> {
 
 /// Why there is no public key: KMS did not give it, or it is no such key.
 #[derive(Debug)]
-pub(super) enum LoadOrFailure {
-    Failure(Failure),
-    Load(LoadError),
+pub(super) enum NoPublicKey {
+    NotGiven(Failure),
+    Wrong(LoadError),
 }
 
 /// The public key, if the key is for signing on secp256k1.
