@@ -39,6 +39,17 @@ struct State {
     failing: Option<String>,
 }
 
+impl State {
+    /// Whether the key here is the one that is meant, or may turn out to be.
+    fn usable(&self) -> bool {
+        match self.key {
+            Known::Same => true,
+            Known::Nothing => self.failing.is_none(),
+            Known::Another => false,
+        }
+    }
+}
+
 /// What is known of the key in this region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
@@ -66,7 +77,7 @@ impl Region {
     /// Leave to ask this region, if it is worth asking.
     pub(super) fn admit(&self, now: Instant) -> Option<Asking<'_>> {
         let mut state = self.state();
-        let leave = if state.key == Known::Another { None } else { state.breaker.admit(now) };
+        let leave = if state.usable() { state.breaker.admit(now) } else { None };
         self.metrics.breaker(&self.name, state.breaker.level());
         leave.map(|leave| Asking { region: self, leave, told: false })
     }
@@ -74,7 +85,7 @@ impl Region {
     /// How long nobody will have leave, if nobody has now.
     pub(super) fn shut_for(&self, now: Instant) -> Option<Duration> {
         let state = self.state();
-        if state.key == Known::Another { Some(RECENT) } else { state.breaker.shut_for(now) }
+        if state.usable() { state.breaker.shut_for(now) } else { Some(RECENT) }
     }
 
     /// Asks once for the public key.
@@ -93,9 +104,17 @@ impl Region {
         public: &PublicKey,
     ) -> Result<Vec<u8>, Failure> {
         if self.state().key == Known::Nothing {
-            // It could not be reached at start.
+            // It was not to be had at start.
             let found = self.public_key(Asking { region: self, leave: asking.leave, told: false }).await;
-            self.verify(found, public)?;
+            if let Err(Failure { error, fault }) = self.verify(found, public) {
+                tracing::warn!(region = self.name, %error, "the key is not to be had in this region");
+                if fault == Fault::Refused {
+                    // From now on it is for the checks to find out.
+                    self.state().failing = Some(error.to_string());
+                }
+                // It was not asked to sign, and the next may be.
+                return Err(Failure { error: KeyError::Unavailable { retry_after: RECENT }, fault: Fault::Region });
+            }
         }
         let request = self
             .client

@@ -214,6 +214,20 @@ async fn a_region_that_was_away_at_start_is_verified_before_it_signs() {
 }
 
 #[tokio::test]
+async fn a_region_that_refuses_the_public_key_is_left_to_the_checks() {
+    let (one, two, fields) = regions(LONG).await;
+    one.public_turns.lock().unwrap().extend(vec![Turn::Error("AccessDeniedException"); 2]);
+    let key = load(&fields).await.unwrap();
+    for n in 1..4 {
+        assert!(key.sign(&[5; 32], "a").await.is_ok());
+        assert_eq!((one.public_keys(), one.signs(), two.signs()), (2, 0, n));
+    }
+    kms(&key).check().await;
+    assert!(key.sign(&[5; 32], "a").await.is_ok());
+    assert_eq!((one.signs(), two.signs()), (1, 3));
+}
+
+#[tokio::test]
 async fn regions_with_different_keys_are_refused() {
     let (one, two, fields) = regions(LONG).await;
     let other = FakeKms::start_in("eu-west-1", SigningKey::random(&mut OsRng)).await;
