@@ -133,7 +133,24 @@ fn credentials_come_from_the_standard_chain_and_are_never_printed() {
         "credentials.json",
         CREDENTIALS.replacen('{', r#"{"Version": 1, "SessionToken": "a-session-token-that-is-secret-too","#, 1),
     );
-    wallet.home.secret(".aws/config", format!("[profile helper]\ncredential_process = cat {}\n", helper.display()));
+    let sso = "sso_start_url = https://wallet.awsapps.com/start\nsso_region = us-east-1\nsso_account_id = 123456789012\n\
+               sso_role_name = keygate\n";
+    wallet.home.secret(
+        ".aws/config",
+        format!("[profile helper]\ncredential_process = cat {}\n[profile sso]\n{sso}", helper.display()),
+    );
+    // SHA-1 of the URL.
+    wallet.home.secret(
+        ".aws/sso/cache/9257b3166443eb7fb38bc8b2d0e88898e0315cd8.json",
+        r#"{"accessToken": "an-sso-token-that-is-secret", "expiresAt": "2036-01-01T00:00:00Z", "region": "us-east-1",
+            "startUrl": "https://wallet.awsapps.com/start"}"#,
+    );
+    let portal = agent(|head| {
+        let proven = head.contains("/federation/credentials") && head.contains("an-sso-token-that-is-secret");
+        let credentials = r#"{"roleCredentials": {"accessKeyId": "ASIATESTTESTTESTTEST", "expiration": 2082758400000,
+            "secretAccessKey": "aws-secret-that-must-not-be-printed", "sessionToken": "a-session-token-that-is-secret-too"}}"#;
+        if proven { credentials.to_owned() } else { String::new() }
+    });
     let web_token = wallet.home.secret("web-token", "a-web-identity-token-that-is-secret").display().to_string();
     let pod_token = wallet.home.secret("pod-token", "a-pod-token-that-is-secret").display().to_string();
     let container = agent(|head| {
@@ -149,9 +166,10 @@ fn credentials_come_from_the_standard_chain_and_are_never_printed() {
         _ => String::new(),
     });
     let container = format!("{container}/credentials");
-    let sources: [(&str, &[(&str, &str)]); 6] = [
+    let sources: [(&str, &[(&str, &str)]); 7] = [
         ("environment", &[("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST"), ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)]),
         ("profile", &[("AWS_PROFILE", "hot")]),
+        ("SSO", &[("AWS_PROFILE", "sso"), ("AWS_ENDPOINT_URL_SSO", &portal)]),
         ("process", &[("AWS_PROFILE", "helper")]),
         (
             "web identity",
@@ -179,6 +197,7 @@ fn credentials_come_from_the_standard_chain_and_are_never_printed() {
             "a-session-token-that-is-secret-too",
             "a-web-identity-token-that-is-secret",
             "a-pod-token-that-is-secret",
+            "an-sso-token-that-is-secret",
             "a-metadata-token-that-is-secret",
         ] {
             let line = ran.output().lines().find(|line| line.contains(secret)).map(str::to_owned);
