@@ -5,6 +5,7 @@ mod check;
 mod check_policy;
 mod completions;
 mod demo;
+mod doctor;
 mod keys;
 mod output;
 mod process;
@@ -65,6 +66,21 @@ enum Command {
     Schema,
     /// Print completions for a shell.
     Completions(completions::Args),
+}
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct SignerArgs {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(subcommand)]
+    command: Option<SignerCommand>,
+}
+
+#[derive(Subcommand)]
+enum SignerCommand {
+    /// Check credentials, keys, permissions, ledger, clock and tokens, and say what to do.
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {

@@ -7,7 +7,11 @@ use rustix::process::{
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A runtime for everything but requests, which the gateway serves on threads of its own.
 pub fn runtime() -> io::Result<Runtime> {
@@ -18,8 +22,11 @@ pub fn runtime() -> io::Result<Runtime> {
 pub fn log(default: &str) {
     let filter = EnvFilter::try_from_env("KEYGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let ansi = io::stderr().is_terminal();
+    // At its chattiest, the AWS SDK prints requests with all their headers, the metadata service's token among them.
+    let no_tokens = filter_fn(|metadata| *metadata.level() < Level::TRACE || !metadata.target().starts_with("aws_"));
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(ansi);
     // A second call, from a test or the demo, changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(no_tokens).with(to_stderr).try_init();
 }
 
 /// Raises the limit on open files as far as the system lets it. Answers how many there may be, if that is bounded.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use keygate_config::TokenHash;
 
 use crate::output::{self, Failed};
-use crate::{ConfigFile, check_policy, run};
+use crate::{ConfigFile, check_policy, doctor, run};
 
 /// More is no token.
 const LONGEST: u64 = 64 << 10;
@@ -30,12 +30,15 @@ enum Command {
     ///
     /// Exit codes: 0 allowed, 1 denied, 2 wrong usage, which a file or a request is that is not right.
     CheckPolicy(check_policy::Args),
+    /// Check credentials, keys, permissions, ledger, clock and tokens, and say what to do.
+    Doctor(doctor::Args),
 }
 
 pub fn signer(args: &Args) -> Result<ExitCode, Failed> {
     match &args.command {
         None => run::signer(&args.file.path)?,
         Some(Command::HashToken) => hash_token()?,
+        Some(Command::Doctor(args)) => doctor::doctor(args)?,
         Some(Command::CheckPolicy(args)) => return Ok(check_policy::check_policy(args)),
     }
     Ok(ExitCode::SUCCESS)

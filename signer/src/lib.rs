@@ -10,10 +10,13 @@
 //!
 //! The parts that decide are public, pure, and usable alone: [`transaction`], [`signature`], [`policy`], and of [`chain`] what judges nodes' answers.
 
+#![recursion_limit = "256"]
+
 mod api;
 pub mod authorization;
 pub mod chain;
 mod check_policy;
+pub mod doctor;
 mod harden;
 mod in_flight;
 mod json;

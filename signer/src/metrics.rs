@@ -8,7 +8,8 @@ use prometheus::{
 };
 
 /// Seconds: a ledger's sync takes a millisecond or so, KMS tens, a deadline ten thousand.
-const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+pub(crate) const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The signer's metrics. Label values come from the file and from this code, never from a request.
 #[derive(Debug)]
@@ -77,6 +78,11 @@ impl Metrics {
             reloads.with_label_values(&[outcome]);
         }
         Ok(metrics)
+    }
+
+    /// For what others count.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     pub(crate) fn request(&self, outcome: &str) {

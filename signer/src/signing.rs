@@ -241,6 +241,7 @@ impl Signing {
         if abandoned() {
             return Err(Refusal::Abandoned);
         }
+        let caller = id.caller.clone();
         let begin = self.ledger.begin(Request {
             id,
             digest,
@@ -264,7 +265,7 @@ impl Signing {
         };
         self.metrics.verdict("allowed");
         let Reserved { reservation, nonce, .. } = reserved;
-        let signed = self.reserved(key, tx, reserved, fresh).await?;
+        let signed = self.reserved(key, &caller, tx, reserved, fresh).await?;
         if send {
             self.post.wake(chain_id);
         }
@@ -303,6 +304,7 @@ impl Signing {
     pub(crate) async fn reserved(
         &self,
         key: &Key,
+        caller: &str,
         asked: Transaction,
         reserved: Reserved,
         fresh: bool,
@@ -316,7 +318,7 @@ impl Signing {
         };
         let tx = tx.with_nonce(nonce);
         let digest = keccak256(tx.signing_bytes()?);
-        let signature = match self.sign(key, &digest).await {
+        let signature = match self.sign(key, caller, &digest).await {
             Ok(signature) => signature,
             Err(error) => {
                 // An earlier attempt under the same reservation may have had an outcome that is not known.
@@ -387,7 +389,7 @@ impl Signing {
             }
         };
         self.metrics.verdict("allowed");
-        let signature = match self.sign(key, &digest).await {
+        let signature = match self.sign(key, caller, &digest).await {
             Ok(signature) => signature,
             Err(error) => {
                 if error.nothing_signed()
@@ -451,9 +453,9 @@ impl Signing {
         Ok(())
     }
 
-    async fn sign(&self, key: &Key, digest: &[u8; 32]) -> Result<Signature, KeyError> {
+    async fn sign(&self, key: &Key, caller: &str, digest: &[u8; 32]) -> Result<Signature, KeyError> {
         let start = Instant::now();
-        let signature = key.sign(digest).await;
+        let signature = key.sign(digest, caller).await;
         match &signature {
             Ok(_) => self.metrics.key_signed(key.name(), key.kind(), start.elapsed()),
             Err(error) => self.metrics.key_failed(key.name(), error.kind()),

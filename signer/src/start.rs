@@ -16,7 +16,7 @@ use crate::api::{Api, LARGE, router, spare_router, without_pages};
 use crate::chain::Chains;
 use crate::harden::{self, UserError};
 use crate::in_flight::InFlight;
-use crate::key::{Key, KeyInfo, LoadError};
+use crate::key::{self, Key, KeyInfo, LoadError};
 use crate::ledger::{self, Ledger, Opened};
 use crate::live::{Live, Snapshot, SnapshotError};
 use crate::metrics::Metrics;
@@ -174,6 +174,9 @@ impl Signer {
         let chains = Chains::load(config).map_err(|(name, why)| StartError::Chain { name, why })?;
         let live = Arc::new(Live::new(Snapshot::load(config)?));
         let metrics = Metrics::new()?;
+        for key in keys.values() {
+            key.register(metrics.registry())?;
+        }
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
         let Opened { ledger, running, callers: known, head } =
             Ledger::open_configured(&config.ledger.value, &addresses)?;
@@ -222,6 +225,7 @@ impl Signer {
         let (live, api) = (Arc::clone(&api.live), Arc::new(api));
         let all = without_pages(router(Arc::clone(&api)));
         let routers = Routers { all, spare: without_pages(spare_router(Arc::clone(&api))) };
+        let watching = key::watch(api.signing.keys.values());
         let stop = CancellationToken::new();
         tasks.spawn(finish(Arc::clone(&api), stop.clone()));
         for chain in api.signing.post.chains.all() {
@@ -234,7 +238,7 @@ impl Signer {
         }
         shutdown.await;
         stop.cancel();
-        drop((serving, api));
+        drop((serving, api, watching));
         while listening.join_next().await.is_some() {}
         // Signings whose clients have gone away.
         tasks.close();

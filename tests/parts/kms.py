@@ -10,7 +10,11 @@ Faults, which moto has none of, are ordered over HTTP:
     POST /_faults  {"mode": "throttle", "count": 2, "key": "KEY-ID", "action": "Sign", "seconds": 0}
     GET  /_faults?key=KEY-ID   how often each action was asked for, for that key: {"Sign": 3, "GetPublicKey": 1}
 
-The next `count` calls of `action` (left out: Sign) for `key` (left out: any) are treated so; mode "none" ends it.
+The next `count` calls of `action` (left out: Sign) for `key` (left out: any) in `region` (left out: any) are treated so;
+mode "none" ends it. GET takes a region, too.
+
+moto has no import of key material. Here GetParametersForImport gives a wrapping key, and ImportKeyMaterial unwraps what
+it is given (RSAES_OAEP_SHA_256), which must be PKCS #8 of a secp256k1 key, as AWS has it.
 """
 
 import base64
@@ -23,9 +27,10 @@ import threading
 import time
 import urllib.parse
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from moto.kms.exceptions import ValidationException
 from moto.kms.responses import KmsResponse
 from moto.kms.utils import ECDSAPrivateKey
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -52,6 +57,47 @@ def key_sign(self, message, signing_algorithm):
 KmsResponse.sign = response_sign
 ECDSAPrivateKey.sign = key_sign
 
+wrapping_keys = {}
+OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+
+
+def external_key(self):
+    key = self.kms_backend.keys[self._get_param("KeyId").rpartition("/")[2]]
+    if key.origin != "EXTERNAL":
+        raise ValidationException(f"{key.arn} origin is {key.origin} which is not valid for this operation.")
+    return key
+
+
+def get_parameters_for_import(self):
+    key = external_key(self)
+    if self._get_param("WrappingAlgorithm") != "RSAES_OAEP_SHA_256":
+        raise ValidationException("this emulator unwraps RSAES_OAEP_SHA_256 only")
+    bits = int(self._get_param("WrappingKeySpec").removeprefix("RSA_"))
+    wrapping = rsa.generate_private_key(65537, bits)
+    token = b"token of " + key.id.encode()
+    wrapping_keys[token] = wrapping
+    public = wrapping.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    answer = {"KeyId": key.arn, "ImportToken": base64.b64encode(token).decode()}
+    return json.dumps(answer | {"PublicKey": base64.b64encode(public).decode(), "ParametersValidTo": time.time() + 86400})
+
+
+def import_key_material(self):
+    key = external_key(self)
+    wrapping = wrapping_keys[base64.b64decode(self._get_param("ImportToken"))]
+    material = wrapping.decrypt(base64.b64decode(self._get_param("EncryptedKeyMaterial")), OAEP)
+    private = serialization.load_der_private_key(material, None)
+    pkcs8 = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    if private.private_bytes(*pkcs8) != material or not isinstance(private.curve, ec.SECP256K1):
+        raise ValidationException("the key material is not PKCS #8 of a secp256k1 key")
+    key.private_key.private_key = private
+    return json.dumps({"KeyId": key.arn})
+
+
+KmsResponse.get_parameters_for_import = get_parameters_for_import
+KmsResponse.import_key_material = import_key_material
+
 # Error answers as AWS gives them: status, type, message.
 ERRORS = {
     "throttle": ("400 Bad Request", "ThrottlingException", "Rate exceeded"),
@@ -75,12 +121,13 @@ faults = []
 calls = collections.defaultdict(collections.Counter)
 
 
-def take_fault(action, key):
+def take_fault(action, key, region):
     """The fault ordered for this call, if any. Counts the call."""
     with lock:
         calls[key][action] += 1
+        calls[key, region][action] += 1
         for fault in faults:
-            if fault["action"] == action and fault["key"] in (None, key):
+            if fault["action"] == action and fault["key"] in (None, key) and fault["region"] in (None, region):
                 fault["count"] -= 1
                 if fault["count"] <= 0:
                     faults.remove(fault)
@@ -92,20 +139,22 @@ def order(environ, start_response):
     """The faults' own API."""
     if environ["REQUEST_METHOD"] == "POST":
         order = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-        fault = {"action": "Sign", "key": None, "count": 1, "seconds": 0} | order
+        fault = {"action": "Sign", "key": None, "region": None, "count": 1, "seconds": 0} | order
         known = {"none", "latency", "hang", "reset"} | ERRORS.keys() | BAD_SIGNATURES.keys()
-        if fault["mode"] not in known or fault.keys() != {"mode", "action", "key", "count", "seconds"}:
+        if fault["mode"] not in known or fault.keys() != {"mode", "action", "key", "region", "count", "seconds"}:
             start_response("400 Bad Request", [("Content-Type", "text/plain")])
             return [f"no such fault: {order}; modes: {sorted(known)}\n".encode()]
         with lock:
-            faults[:] = [f for f in faults if (f["action"], f["key"]) != (fault["action"], fault["key"])]
+            same = ["action", "key", "region"]
+            faults[:] = [f for f in faults if any(f[field] != fault[field] for field in same)]
             if fault["mode"] != "none":
                 faults.append(fault)
         answer = {}
     else:
         query = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""))
         with lock:
-            answer = dict(calls[query["key"][0]])
+            key = query["key"][0]
+            answer = dict(calls[key, query["region"][0]] if "region" in query else calls[key])
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(answer).encode()]
 
@@ -123,10 +172,16 @@ def app(environ, start_response):
         return order(environ, start_response)
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if not target.startswith("TrentService."):
+        # IAM, STS.
+        return moto(environ, start_response)
     call = json.loads(body or b"{}")
-    action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+    action = target.rpartition(".")[2]
+    # Credential=ID/DAY/REGION/kms/aws4_request
+    region = (environ.get("HTTP_AUTHORIZATION", "").split("/") + [""] * 3)[2]
     # A key is asked for by id or by ARN.
-    fault = take_fault(action, str(call.get("KeyId", "")).rpartition("/")[2])
+    fault = take_fault(action, str(call.get("KeyId", "")).rpartition("/")[2], region)
     mode = fault["mode"] if fault else "none"
     if mode == "hang":
         time.sleep(fault["seconds"] or 3600)

@@ -4,15 +4,18 @@ mod again;
 mod callers;
 mod crash;
 mod disk;
+mod doctor;
 mod faults;
 mod hardening;
 mod keys;
 mod kinds;
+mod kms;
 mod listeners;
 mod policies;
 mod reload;
 mod requests;
 mod secrets;
+mod setup;
 mod sign;
 
 use serde_json::{Value, json};

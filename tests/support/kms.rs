@@ -49,6 +49,16 @@ impl Kms {
         Identity::of_spki(answer["PublicKey"].as_str().expect("a public key"))
     }
 
+    /// A multi-region key of `us-east-1`, and its replica in `region`, which has the same id.
+    pub fn create_multi_region_key(&self, region: &str) -> KmsKey {
+        let key = json!({ "KeySpec": "ECC_SECG_P256K1", "KeyUsage": "SIGN_VERIFY", "MultiRegion": true });
+        let made = self.call("CreateKey", &key);
+        let text = |name: &str| made["KeyMetadata"][name].as_str().expect("a key").to_owned();
+        let key = KmsKey { id: text("KeyId"), arn: text("Arn") };
+        self.call("ReplicateKey", &json!({ "KeyId": key.id, "ReplicaRegion": region }));
+        key
+    }
+
     /// The next `count` calls of Sign with this key fail so: see `tests/parts/kms.py` for the modes.
     pub fn fault(&self, key: &KmsKey, mode: &str, count: u32) {
         self.order(&json!({ "mode": mode, "key": key.id, "count": count }));
@@ -68,6 +78,12 @@ impl Kms {
     /// How often `action` was asked for with this key.
     pub fn calls(&self, key: &KmsKey, action: &str) -> u64 {
         curl([format!("{}/_faults?key={}", self.url, key.id)]).json()[action].as_u64().unwrap_or(0)
+    }
+
+    /// The same, in one region.
+    pub fn calls_in(&self, region: &str, key: &KmsKey, action: &str) -> u64 {
+        let url = format!("{}/_faults?key={}&region={region}", self.url, key.id);
+        curl([url]).json()[action].as_u64().unwrap_or(0)
     }
 
     fn call(&self, action: &str, body: &Value) -> Value {

@@ -47,7 +47,7 @@ pub(crate) use callers::check as check_callers;
 pub use calls::{Argument, Call, TOKEN_FUNCTIONS};
 pub use chains::Chain;
 pub use hours::Hours;
-pub use keys::{Key, Kms, Local};
+pub use keys::{Key, Kms, KmsRegion, Local};
 pub use ledger::{Ledger, Postgres};
 pub use listen::{SignerAddress, SignerTls, may_be_plain};
 pub use policies::{NativeWindow, Policy, Replacements, RequireApproval, Signable};

@@ -1,8 +1,11 @@
 //! Errors as RFC 9457 writes them.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::key::KeyError;
 use crate::policy::Denied;
@@ -21,6 +24,8 @@ pub(super) struct Problem {
     pub(super) field: Option<String>,
     /// Seconds after which trying again makes sense.
     retry_after: Option<u16>,
+    /// Which keys are ready, where that is the answer.
+    keys: Option<Box<Value>>,
 }
 
 /// The body.
@@ -36,11 +41,13 @@ struct Body<'a> {
     rule: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<&'a Value>,
 }
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), rule: None, field: None, retry_after: None }
+        Self { status, kind, title, detail: detail.into(), rule: None, field: None, retry_after: None, keys: None }
     }
 
     fn retry_after(self, seconds: u16) -> Self {
@@ -105,6 +112,13 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many ask at once", detail).retry_after(1)
     }
 
+    /// Some key would not sign.
+    pub(super) fn key_not_ready(detail: String, keys: Value) -> Self {
+        let title = "A key cannot sign";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "key-not-ready", title, detail);
+        Self { keys: Some(keys.into()), ..problem }
+    }
+
     /// What is asked for is not as it must be.
     pub(super) fn invalid(kind: &'static str, title: &'static str, error: FieldError) -> Self {
         let problem = Self::new(StatusCode::BAD_REQUEST, kind, title, error.to_string());
@@ -130,6 +144,7 @@ impl Problem {
             request_id,
             rule: self.rule,
             field: self.field.as_deref(),
+            keys: self.keys.as_deref(),
         };
         // Strings and a number: nothing that JSON cannot write.
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -203,7 +218,18 @@ impl From<Refusal> for Problem {
 }
 
 fn key(error: &KeyError, detail: String) -> Problem {
+    // Whole seconds, and not so many that nobody would come back.
+    let seconds = |wait: &Duration| wait.as_secs_f64().ceil().clamp(1.0, 3600.0) as u16;
     match error {
+        KeyError::Busy { retry_after } => {
+            let title = "Too many wait for the key";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key-busy", title, detail).retry_after(seconds(retry_after))
+        }
+        KeyError::Unavailable { retry_after } => {
+            let title = "The key is not available";
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key-unavailable", title, detail);
+            problem.retry_after(seconds(retry_after))
+        }
         KeyError::Throttled => {
             let title = "The key is asked too often";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "key-throttled", title, detail).retry_after(1)

@@ -77,12 +77,22 @@ pub(crate) fn spare_router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Healthy is who can ask its ledger.
+/// Healthy is who can ask its ledger, and whose keys can sign, as far as is known. Nothing is signed to find out.
 async fn health(State(api): Shared) -> Response {
     let nobody = request_of("", "", Address::ZERO, String::new());
     let found = api.signing.ledger.lookup(nobody).await;
-    let healthy = found.map(|_| json_body(&json!({ "status": "ok" })));
-    answer(&request_id(), healthy.map_err(|error| Refusal::Ledger(error).into()))
+    let troubles = api.signing.keys.iter().map(|(name, key)| (name, key.trouble()));
+    let (mut keys, mut why) = (serde_json::Map::new(), Vec::new());
+    for (name, trouble) in troubles {
+        keys.insert(name.clone(), json!({ "ready": trouble.is_none() }));
+        why.extend(trouble.map(|trouble| format!("key {name:?}: {trouble}")));
+    }
+    let healthy = match found {
+        Err(error) => Err(Refusal::Ledger(error).into()),
+        Ok(_) if why.is_empty() => Ok(json_body(&json!({ "status": "ok", "keys": keys }))),
+        Ok(_) => Err(Problem::key_not_ready(why.join("; "), keys.into())),
+    };
+    answer(&request_id(), healthy)
 }
 
 async fn metrics(State(api): Shared) -> Response {

@@ -37,25 +37,38 @@ pub(crate) enum Turn {
 }
 
 pub(crate) struct FakeKms {
-    key: SigningKey,
+    pub(crate) key: SigningKey,
+    region: &'static str,
     pub(crate) endpoint: String,
     /// What `GetPublicKey` says.
     pub(crate) spec: Mutex<(&'static str, &'static str)>,
     /// How the next calls of `Sign` go; then, well.
     pub(crate) turns: Mutex<VecDeque<Turn>>,
+    /// How the next calls of `GetPublicKey` go; then, well.
+    pub(crate) public_turns: Mutex<VecDeque<Turn>>,
     /// Calls of `Sign`.
     pub(crate) signs: AtomicU32,
+    /// Calls of `GetPublicKey`.
+    pub(crate) public_keys: AtomicU32,
 }
 
 impl FakeKms {
     pub(crate) async fn start() -> Arc<Self> {
+        Self::start_in("eu-west-1", SigningKey::random(&mut OsRng)).await
+    }
+
+    /// In this region, with this key.
+    pub(crate) async fn start_in(region: &'static str, key: SigningKey) -> Arc<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let kms = Arc::new(Self {
-            key: SigningKey::random(&mut OsRng),
+            key,
+            region,
             endpoint: format!("http://{}", listener.local_addr().unwrap()),
             spec: Mutex::new(("ECC_SECG_P256K1", "SIGN_VERIFY")),
             turns: Mutex::default(),
+            public_turns: Mutex::default(),
             signs: AtomicU32::new(0),
+            public_keys: AtomicU32::new(0),
         });
         let router = axum::Router::new().fallback(answer).with_state(Arc::clone(&kms));
         tokio::spawn(async { axum::serve(listener, router).await });
@@ -70,34 +83,46 @@ impl FakeKms {
         self.signs.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn public_keys(&self) -> u32 {
+        self.public_keys.load(Ordering::SeqCst)
+    }
+
     /// The key in this KMS, loaded as the signer loads it, with a deadline.
     pub(crate) async fn key(&self, timeout: Duration) -> Result<Key, LoadError> {
-        let text = format!(
-            "[signer]\nlisten = \"unix:s\"\nledger = \"sqlite:l\"\n[signer.keys.hot]\nkms = {{ key_id = \
-             \"arn:aws:kms:eu-west-1:1:key/2\", endpoint = \"{}\", timeout = \"{}ms\" }}",
-            self.endpoint,
-            timeout.as_millis()
-        );
-        let source = keygate_config::Source { path: "keygate.toml".into(), text };
-        let config = keygate_config::parse(source).unwrap().config.signer.unwrap();
-        let loader = aws_config::defaults(BehaviorVersion::latest()).credentials_provider(Credentials::new(
-            "AKIDEXAMPLE",
-            "secret",
-            None,
-            None,
-            "test",
-        ));
-        let (kms, public) = kms::Kms::load_with(loader, config.keys["hot"].kms.as_ref().unwrap()).await?;
-        Ok(Key { name: "hot".into(), public, secret: Secret::Kms(kms) })
+        load(&format!("endpoint = \"{}\", timeout = \"{}ms\"", self.endpoint, timeout.as_millis())).await
     }
+}
+
+/// A key of these KMS, with more in its table.
+pub(crate) async fn load(fields: &str) -> Result<Key, LoadError> {
+    let text = format!(
+        "[signer]\nlisten = \"unix:s\"\nledger = \"sqlite:l\"\n[signer.keys.hot]\nkms = {{ key_id = \
+         \"arn:aws:kms:eu-west-1:1:key/mrk-2\", {fields} }}",
+    );
+    let source = keygate_config::Source { path: "keygate.toml".into(), text };
+    let config = keygate_config::parse(source).unwrap().config.signer.unwrap();
+    let loader = aws_config::defaults(BehaviorVersion::latest()).credentials_provider(Credentials::new(
+        "AKIDEXAMPLE",
+        "secret",
+        None,
+        None,
+        "test",
+    ));
+    let kms = kms::Kms::load_with(loader, "hot", config.keys["hot"].kms.as_ref().unwrap()).await?;
+    Ok(Key { name: "hot".into(), public: kms.public(), secret: Secret::Kms(kms) })
 }
 
 async fn answer(State(kms): State<Arc<FakeKms>>, headers: HeaderMap, body: String) -> Response {
     let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(body["KeyId"], "arn:aws:kms:eu-west-1:1:key/2");
-    assert!(headers[header::AUTHORIZATION].to_str().unwrap().contains("/eu-west-1/kms/"));
+    assert_eq!(body["KeyId"], format!("arn:aws:kms:{}:1:key/mrk-2", kms.region));
+    assert!(headers[header::AUTHORIZATION].to_str().unwrap().contains(&format!("/{}/kms/", kms.region)));
     match headers["x-amz-target"].to_str().unwrap() {
         "TrentService.GetPublicKey" => {
+            kms.public_keys.fetch_add(1, Ordering::SeqCst);
+            let turn = kms.public_turns.lock().unwrap().pop_front().unwrap_or(Turn::Well);
+            if let Some(failure) = failure(&turn) {
+                return failure;
+            }
             let point = kms.key.verifying_key().to_encoded_point(false);
             let der = [super::public::SPKI_PREFIX.as_slice(), point.as_bytes()].concat();
             let (spec, usage) = *kms.spec.lock().unwrap();
@@ -120,20 +145,28 @@ async fn answer(State(kms): State<Arc<FakeKms>>, headers: HeaderMap, body: Strin
                     tokio::time::sleep(time).await;
                     by(&kms.key)
                 }
-                Turn::Error(code) => {
-                    let body = json!({"__type": code, "message": "secret detail"}).to_string();
-                    let status = if code == "KMSInternalException" { 500 } else { 400 };
-                    let status = StatusCode::from_u16(status).unwrap();
-                    return (status, [("content-type", "application/x-amz-json-1.1")], body).into_response();
-                }
-                Turn::Status(status) => return StatusCode::from_u16(status).unwrap().into_response(),
-                Turn::Broken => std::panic::resume_unwind(Box::new(())),
+                Turn::Error(_) | Turn::Status(_) | Turn::Broken => return failure(&turn).unwrap(),
                 Turn::OtherKey => by(&SigningKey::random(&mut OsRng)),
                 Turn::Bytes(bytes) => bytes,
             };
             well(json!({"KeyId": body["KeyId"], "Signature": base64(&der), "SigningAlgorithm": "ECDSA_SHA_256"}))
         }
         other => panic!("{other}"),
+    }
+}
+
+/// The answer that is none.
+fn failure(turn: &Turn) -> Option<Response> {
+    match turn {
+        Turn::Error(code) => {
+            let body = json!({"__type": code, "message": "secret detail"}).to_string();
+            let status = if *code == "KMSInternalException" { 500 } else { 400 };
+            let status = StatusCode::from_u16(status).unwrap();
+            Some((status, [("content-type", "application/x-amz-json-1.1")], body).into_response())
+        }
+        Turn::Status(status) => Some(StatusCode::from_u16(*status).unwrap().into_response()),
+        Turn::Broken => std::panic::resume_unwind(Box::new(())),
+        _ => None,
     }
 }
 
@@ -147,112 +180,4 @@ fn base64(bytes: &[u8]) -> String {
 
 fn unbase64(text: &str) -> Vec<u8> {
     aws_smithy_types::base64::decode(text).unwrap()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::KeyError;
-
-    const LONG: Duration = Duration::from_secs(20);
-
-    async fn outcome(timeout: Duration, turns: Vec<Turn>) -> (Result<(), KeyError>, u32) {
-        let kms = FakeKms::start().await;
-        let key = kms.key(timeout).await.unwrap();
-        kms.plan(turns);
-        let signed = key.sign(&[5; 32]).await.map(|_| ());
-        (signed, kms.signs())
-    }
-
-    #[tokio::test]
-    async fn signs_and_tries_again() {
-        assert_eq!(outcome(LONG, vec![]).await, (Ok(()), 1));
-        for again in [Turn::Error("ThrottlingException"), Turn::Error("KMSInternalException"), Turn::Status(503)] {
-            assert_eq!(outcome(LONG, vec![again.clone(), again.clone()]).await, (Ok(()), 3), "{again:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn many_at_once_each_try_again() {
-        let kms = FakeKms::start().await;
-        let key = Arc::new(kms.key(LONG).await.unwrap());
-        kms.plan(vec![Turn::Error("ThrottlingException"); 150]);
-        let signing: Vec<_> = (0..100)
-            .map(|_| {
-                let key = Arc::clone(&key);
-                tokio::spawn(async move { key.sign(&[5; 32]).await.map(|_| ()) })
-            })
-            .collect();
-        for signed in signing {
-            assert_eq!(signed.await.unwrap(), Ok(()));
-        }
-        assert_eq!(kms.signs(), 250);
-    }
-
-    #[tokio::test]
-    async fn an_attempt_that_hangs_is_given_up() {
-        let hang = Turn::Slowly(Duration::from_secs(60));
-        assert_eq!(outcome(Duration::from_secs(2), vec![hang]).await, (Ok(()), 2));
-    }
-
-    #[tokio::test]
-    async fn the_deadline_holds() {
-        let start = std::time::Instant::now();
-        let timeout = Duration::from_millis(600);
-        let hang = Turn::Slowly(Duration::from_secs(60));
-        assert_eq!(outcome(timeout, vec![hang; 9]).await.0, Err(KeyError::TimedOut(timeout)));
-        assert!(start.elapsed() < Duration::from_secs(2));
-    }
-
-    #[tokio::test]
-    async fn failures_have_names_and_tell_no_secrets() {
-        let throttled = vec![Turn::Error("ThrottlingException"); 9];
-        assert_eq!(outcome(LONG, throttled).await, (Err(KeyError::Throttled), 6));
-        let (broken, signs) = outcome(LONG, vec![Turn::Broken; 9]).await;
-        assert_eq!((broken.as_ref().unwrap_err().kind(), signs), ("unreachable", 6), "{broken:?}");
-        assert!(!broken.unwrap_err().nothing_signed());
-        for (turn, kind) in [
-            (Turn::Error("AccessDeniedException"), "access-denied"),
-            (Turn::Error("DisabledException"), "key-unusable"),
-            (Turn::Error("KMSInvalidStateException"), "key-unusable"),
-            (Turn::Error("NotFoundException"), "key-unusable"),
-            (Turn::Error("NeverHeardOfException"), "other"),
-            (Turn::Status(403), "access-denied"),
-            (Turn::OtherKey, "bad-answer"),
-            (Turn::Bytes(vec![]), "bad-answer"),
-            (Turn::Bytes(vec![0x30, 6, 2, 1, 1, 2, 1, 1]), "bad-answer"),
-        ] {
-            let (result, signs) = outcome(LONG, vec![turn.clone()]).await;
-            let error = result.unwrap_err();
-            assert_eq!((error.kind(), signs), (kind, 1), "{turn:?}");
-            assert!(!error.to_string().contains("secret"), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_endpoint_that_is_not_there_is_unreachable() {
-        let kms = FakeKms::start().await;
-        let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let gone = FakeKms {
-            key: kms.key.clone(),
-            endpoint: format!("http://{unused}"),
-            spec: Mutex::default(),
-            turns: Mutex::default(),
-            signs: AtomicU32::new(0),
-        };
-        let error = gone.key(LONG).await.unwrap_err();
-        assert!(matches!(error, LoadError::Kms(KeyError::Unreachable(_))), "{error:?}");
-    }
-
-    #[tokio::test]
-    async fn another_kind_of_key_is_refused() {
-        let kms = FakeKms::start().await;
-        for (spec, usage, named) in
-            [("ECC_NIST_P256", "SIGN_VERIFY", "ECC_NIST_P256"), ("ECC_SECG_P256K1", "KEY_AGREEMENT", "KEY_AGREEMENT")]
-        {
-            *kms.spec.lock().unwrap() = (spec, usage);
-            let error = kms.key(LONG).await.unwrap_err();
-            assert!(matches!(error, LoadError::WrongKind { .. }) && error.to_string().contains(named), "{error}");
-        }
-    }
 }

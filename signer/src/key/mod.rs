@@ -7,12 +7,14 @@ pub(crate) mod fake_kms;
 pub mod kms;
 pub mod local;
 mod public;
+mod watch;
 
 use std::time::Duration;
 
 use alloy_primitives::Address;
 
 pub use public::{NotAPublicKey, PublicKey};
+pub(crate) use watch::watch;
 
 use crate::signature::{self, Signature, SignatureError};
 
@@ -47,6 +49,18 @@ pub struct KeyInfo {
 /// Why a key did not sign.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// As many wait for the key as may, or longer than there is time. KMS was not asked.
+    #[error("too many signatures are asked of the key: the next turn is in {} s", .retry_after.as_secs_f32().ceil())]
+    Busy {
+        /// When there is likely to be room.
+        retry_after: Duration,
+    },
+    /// KMS failed so often, in every region, that it is left alone for a while. It was not asked.
+    #[error("KMS failed time and again, and is left alone for {} s", .retry_after.as_secs_f32().ceil())]
+    Unavailable {
+        /// When it is asked again.
+        retry_after: Duration,
+    },
     /// KMS limits the rate, and did so until the deadline or the last attempt.
     #[error("KMS throttles requests")]
     Throttled,
@@ -75,6 +89,8 @@ impl KeyError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Busy { .. } => "busy",
+            Self::Unavailable { .. } => "unavailable",
             Self::Throttled => "throttled",
             Self::TimedOut(_) => "timed-out",
             Self::Unreachable(_) => "unreachable",
@@ -85,11 +101,11 @@ impl KeyError {
         }
     }
 
-    /// Whether it is certain that there is no signature in the world: KMS refused, and an answer to an earlier attempt
-    /// that was lost can be had by nobody any more.
+    /// Whether it is certain that there is no signature in the world: KMS refused, or was not asked, in every attempt.
     #[must_use]
     pub fn nothing_signed(&self) -> bool {
-        matches!(self, Self::Throttled | Self::AccessDenied(_) | Self::Unusable(_))
+        use KeyError::{AccessDenied, Busy, Throttled, Unavailable, Unusable};
+        matches!(self, Busy { .. } | Unavailable { .. } | Throttled | AccessDenied(_) | Unusable(_))
     }
 }
 
@@ -119,6 +135,17 @@ pub enum LoadError {
     /// The public key that KMS gave is none.
     #[error("KMS gives a public key that is wrong: {0}")]
     PublicKey(#[from] NotAPublicKey),
+    /// Two regions have different keys under one name.
+    #[error("it is not the same key in all regions: {one}, {another}")]
+    NotOneKey {
+        /// A region, and the address there.
+        one: String,
+        /// Another.
+        another: String,
+    },
+    /// The metrics cannot be made.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// It is another key than the one pinned.
     #[error("its address is {found}, and {pinned} is pinned")]
     WrongAddress {
@@ -137,8 +164,8 @@ impl Key {
     pub async fn load(name: &str, config: &keygate_config::Key, allow_local: bool) -> Result<Self, LoadError> {
         let (public, secret) = match (&config.kms, &config.local) {
             (Some(config), None) => {
-                let (kms, public) = kms::Kms::load(config).await?;
-                (public, Secret::Kms(kms))
+                let kms = kms::Kms::load(name, config).await?;
+                (kms.public(), Secret::Kms(kms))
             }
             (None, Some(_)) if !allow_local => return Err(LoadError::LocalNotAllowed),
             (None, Some(config)) => {
@@ -155,16 +182,42 @@ impl Key {
         }
     }
 
-    /// Signs a digest, and verifies what comes back.
+    /// Signs a digest for `caller`, who takes turns with others, and verifies what comes back.
     ///
     /// # Errors
     /// [`KeyError`].
-    pub async fn sign(&self, digest: &[u8; 32]) -> Result<Signature, KeyError> {
-        let der = match &self.secret {
-            Secret::Kms(kms) => kms.sign(digest).await?,
-            Secret::Local(local) => local.sign(digest)?,
-        };
-        Ok(signature::assemble(&der, digest, &self.public)?)
+    pub async fn sign(&self, digest: &[u8; 32], caller: &str) -> Result<Signature, KeyError> {
+        match &self.secret {
+            Secret::Kms(kms) => kms.sign(digest, caller).await,
+            Secret::Local(local) => Ok(signature::assemble(&local.sign(digest)?, digest, &self.public)?),
+        }
+    }
+
+    /// Asks KMS for the public key, which needs no more than signing does, and remembers what came of it.
+    pub async fn check(&self) {
+        if let Secret::Kms(kms) = &self.secret {
+            kms.check().await;
+        }
+    }
+
+    /// Why it would not sign, as far as is known: by the last answers of KMS, and the last check.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        match &self.secret {
+            Secret::Kms(kms) => kms.trouble(),
+            Secret::Local(_) => None,
+        }
+    }
+
+    /// Has the key's own metrics in `registry`.
+    ///
+    /// # Errors
+    /// Another key of this name is registered.
+    pub fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        match &self.secret {
+            Secret::Kms(kms) => kms.register(registry),
+            Secret::Local(_) => Ok(()),
+        }
     }
 
     /// The key's name in the file.

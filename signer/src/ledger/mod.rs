@@ -44,6 +44,7 @@ use self::writer::{Job, Writer, job};
 
 pub use error::LedgerError;
 pub use nonces::Nonces;
+pub(crate) use schema::sqlite::{APPLICATION, NEWEST};
 pub use sends::{Progress, Sending, State};
 pub use types::{
     Begun, Decided, Decision, Exposed, Exposure, Held, Nonce, Record, Request, RequestId, Reservation, Reserved,

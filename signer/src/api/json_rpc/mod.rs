@@ -154,8 +154,8 @@ impl Asking<'_> {
             }
             "eth_chainId" => result(&format!("{:#x}", self.chain()?.id)),
             "net_version" => result(&self.chain()?.id.to_string()),
-            "eth_signTransaction" => self.sign_transaction(call, false).await,
-            "eth_sendTransaction" => self.sign_transaction(call, true).await,
+            "eth_signTransaction" => Box::pin(self.sign_transaction(call, false)).await,
+            "eth_sendTransaction" => Box::pin(self.sign_transaction(call, true)).await,
             "personal_sign" => self.personal_sign(call).await,
             "eth_signTypedData_v4" => self.sign_typed_data(call).await,
             "eth_sign" => unsupported("it signs what may be a transaction's digest: use personal_sign"),
@@ -222,7 +222,9 @@ impl Asking<'_> {
         let id = request_of(&self.caller.name, key.name(), key.address(), name);
         let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
         let admitted = Admitted { caller, key, id, tx, nonce, asked: Some(asked), send, large: None };
-        let signed = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone()).await;
+        // Boxed: it is large, and a batch may have many.
+        let signing = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone());
+        let signed = Box::pin(signing).await;
         let signed = signed.map_err(Problem::from)?;
         if send { result(&signed.signed.hash) } else { result(&wanted.signed(&signed)) }
     }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod json_rpc;
+mod keys;
 mod live;
 mod requests;
 mod start;

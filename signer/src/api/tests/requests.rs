@@ -142,7 +142,10 @@ async fn what_is_wrong_with_a_request_is_said() {
     is_problem(&reply, 403, "policy-denied");
     assert_eq!(reply.body["rule"], "daily_value");
 
-    assert_eq!(running.get("/health").await.body, json!({"status": "ok"}));
+    assert_eq!(
+        running.get("/health").await.body,
+        json!({"status": "ok", "keys": {"cold": {"ready": true}, "hot": {"ready": true}}})
+    );
     let metrics = running.get("/metrics").await.body;
     for line in [
         "keygate_signer_requests_total{outcome=\"signed\"} 2",

@@ -15,7 +15,7 @@ use crate::ledger::spends::Total;
 use crate::signature::Signature;
 
 /// `application_id` of the file: "kgl1".
-pub(in crate::ledger) const APPLICATION: i32 = 0x6b67_6c31;
+pub(crate) const APPLICATION: i32 = 0x6b67_6c31;
 
 /// Brings the database from one version to the next. It is given the addresses of the file's keys, by name.
 type Migration = fn(&Connection, &BTreeMap<String, Address>) -> Result<(), LedgerError>;
@@ -245,7 +245,7 @@ fn sender(mut raw: &[u8]) -> Option<Address> {
 }
 
 /// The version that the migrations lead to.
-const NEWEST: i32 = MIGRATIONS.len() as i32;
+pub(crate) const NEWEST: i32 = MIGRATIONS.len() as i32;
 
 /// Sees that the database is of this version.
 pub(in crate::ledger) fn is_newest(connection: &Connection) -> Result<(), LedgerError> {
