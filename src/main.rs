@@ -9,6 +9,7 @@ mod output;
 mod process;
 mod run;
 mod schema;
+mod signer;
 mod supervise;
 
 use std::path::PathBuf;
@@ -42,8 +43,8 @@ enum Command {
     Run(ConfigFile),
     /// Run the gateway.
     Gateway(ConfigFile),
-    /// Run the signer.
-    Signer(ConfigFile),
+    /// Run the signer, or ask about it.
+    Signer(signer::Args),
     /// Validate the file and everything it refers to.
     Check(check::Args),
     /// Have the running gateway read its file again.
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Run(file) => run::run(&file.path),
         Command::Gateway(file) => run::gateway(&file.path),
-        Command::Signer(file) => run::signer(&file.path),
+        Command::Signer(args) => signer::signer(&args),
         Command::Check(args) => check::check(&args),
         Command::Reload(target) => admin::reload(&target),
         Command::Status(target) => admin::status(&target),

@@ -35,6 +35,7 @@ pub use alloy_primitives::Address;
 
 pub use api::callers::CallerError;
 pub use api::listen::BindError;
+pub use api::openapi::openapi;
 pub use harden::harden;
 pub use key::KeyInfo;
 pub use start::{Signer, StartError, load_keys};

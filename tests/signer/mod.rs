@@ -8,6 +8,7 @@ mod disk;
 mod faults;
 mod keys;
 mod kinds;
+mod openapi;
 mod requests;
 mod secrets;
 mod sign;

@@ -6,6 +6,7 @@
 pub(crate) mod callers;
 mod json_rpc;
 pub(crate) mod listen;
+pub(crate) mod openapi;
 mod problem;
 mod routes;
 mod statements;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod json_rpc;
+mod openapi;
 mod requests;
 mod start;
 mod statements;
