@@ -2,6 +2,7 @@
 
 mod again;
 mod callers;
+mod chain;
 mod clients;
 mod crash;
 mod disk;
