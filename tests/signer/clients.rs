@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{JSON, RECIPIENT, TOKEN, Wallet, ask, listening, merged};
-use crate::support::{Anvil, Chain, Home, Keygate, Kms, Process, SOON, Token, client, forward, run, wait_until, word};
+use crate::support::{
+    Anvil, Ca, Chain, FrontTls, Home, Keygate, Kms, Process, SOON, TlsFront, Token, client, forward, run, wait_until,
+    word,
+};
 
 /// A wallet on hardhat that a client may have sign: a signer with a node to ask, and a port that leads to it.
 struct Client {
@@ -185,4 +188,28 @@ fn nodes_are_tried_in_order_and_none_of_another_chain() {
     assert_eq!((&denied["error"]["code"], &denied["error"]["data"]["rule"]), (&json!(4100), &json!("rpc_methods")));
     let logs = signer.logs();
     assert!(logs.contains("not of chain") && !logs.contains("s3cret"), "{logs}");
+}
+
+#[test]
+fn a_node_must_show_a_certificate_that_this_machine_trusts() {
+    let (anvil, wallet, ca) = (Anvil::start(), Wallet::new(), Ca::new());
+    let address = anvil.url.trim_start_matches("http://").parse().expect("an address");
+    for (leaf, trusted) in
+        [(ca.leaf(&["127.0.0.1"]), true), (ca.leaf(&["localhost"]), false), (Ca::new().leaf(&["127.0.0.1"]), false)]
+    {
+        let front = TlsFront::start(address, &FrontTls::new(&leaf));
+        let rpc = format!("\"https://{}/?k=s3cret\"", front.server());
+        let home = with_rpc(&wallet, Anvil::ID, &rpc, "");
+        home.write("ca.pem", &ca.cert);
+        let home = home.env("SSL_CERT_FILE", "ca.pem");
+        let signer = listening(home.start("signer"));
+        let answer = call(&home, "eth_getBalance", &json!([RECIPIENT, "latest"]));
+        if trusted {
+            assert!(answer["result"].is_string(), "{answer}");
+        } else {
+            assert_eq!(answer["error"]["code"], -32002, "{answer}");
+            assert!(answer["error"]["message"].as_str().is_some_and(|why| why.contains("certificate")), "{answer}");
+        }
+        assert!(!signer.logs().contains("s3cret") && !answer.to_string().contains("s3cret"), "{}", signer.logs());
+    }
 }
