@@ -32,12 +32,15 @@ enum Command {
     CheckPolicy(check_policy::Args),
     /// Check credentials, keys, permissions, ledger, clock and tokens, and say what to do.
     Doctor(doctor::Args),
+    /// Print the OpenAPI document of the signer's API.
+    Openapi,
 }
 
 pub fn signer(args: &Args) -> Result<ExitCode, Failed> {
     match &args.command {
         None => run::signer(&args.file.path)?,
         Some(Command::HashToken) => hash_token()?,
+        Some(Command::Openapi) => output::json(&keygate_signer::openapi())?,
         Some(Command::Doctor(args)) => doctor::doctor(args)?,
         Some(Command::CheckPolicy(args)) => return Ok(check_policy::check_policy(args)),
     }

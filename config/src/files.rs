@@ -375,6 +375,10 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
     for chain in signer.chains.values() {
         if let Some(path) = &chain.rpc_file {
             found.extend(crate::load_rpc(path).err().map(|why| Diagnostic::error(why).at(&chain.span)));
+            if let Some(why) = exposed_token(path) {
+                let help = "a node's URL holds its key, most often: chmod 600, or 640 for a group of its own";
+                found.push(Diagnostic::warning(why).at(&chain.span).help(help));
+            }
         }
     }
     crate::signer::check_callers(signer, found);

@@ -213,6 +213,22 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("0x742d35Cc6634C0532925a3b844Bc454e4438f44e", "0x742d35Cc6634C0532925a3b844Bc9e7595f0bEb", "40 hex digits"),
     ("id = 137", "id = 0", "has id 0"),
     ("id = 137", "id = 137\n[signer.chains.matic]\nid = 137", "have the same id"),
+    ("id = 137", "id = 137\nrpc = \"ws://s3cret.example\"", "28:7: expected a URL that begins with https://"),
+    (
+        "id = 137",
+        "id = 137\nrpc = [\"https://a.example\", \"s3cret\"]",
+        "28:7: expected a URL that begins with https://",
+    ),
+    ("id = 137", "id = 137\nrpc = \"https://s3cret@a.example/\"", "28:7: a node's URL has no user"),
+    ("id = 137", "id = 137\nrpc = []", "has a list of no nodes as rpc"),
+    ("id = 137", "id = 137\nrpc = \"https://a.example\"\nrpc_file = \"f\"", "has one of rpc and rpc_file"),
+    ("id = 137", "id = 137\nconfirmations = 0", "has 0 confirmations: from 1 to 10000"),
+    ("id = 137", "id = 137\nstuck_after = \"soon\"", "a duration from 1ms to 366d"),
+    (
+        "chains = [\"polygon\"]",
+        "rpc_methods = [\"eth_sendRawTransaction\"]",
+        "29:15: unknown variant `eth_sendRawTransaction`",
+    ),
     ("chains = [\"polygon\"]", "chains = [\"polygone\"]", "29:11: no signer.chains is named"),
     ("chains = [\"polygon\"]", "max_value = \"1\"", "an amount such as"),
     ("chains = [\"polygon\"]", "to = []\nfunctions = [\"f(uint)\"]", "30:13: uint is written uint256 in a signature"),
@@ -344,6 +360,31 @@ fn the_examples_in_the_documents_are_good() {
             }
         }
     }
+}
+
+/// A node's URL may hold a key: no finding shows it, whatever it is about.
+#[test]
+fn a_nodes_url_is_not_shown() {
+    for rpc in [
+        "\"http://node.example/s3cret\"",
+        "[\"https://a.example/s3cret\", 7]",
+        "\"https://s3cret@a.example/\"",
+        "\"https://a.example/s3cret#x\"",
+    ] {
+        let chain = format!("[signer.chains]\npolygon = {{ id = 0, rpc = {rpc} }}");
+        let text = GOOD.replacen("[signer.chains.polygon]\nid = 137", &chain, 1);
+        let source = Source { path: "keygate.toml".into(), text };
+        let found = match parse(source) {
+            Ok(loaded) => loaded.warnings,
+            Err(found) => found,
+        };
+        let json = serde_json::to_string(&found.json()).unwrap();
+        let all = format!("{}{found}{json}", found.render(false));
+        assert!(all.contains("polygon") && !all.contains("s3cret"), "{all}");
+    }
+    let plain = GOOD.replacen("id = 137", "id = 137\nrpc = \"http://10.0.0.1:8545\"", 1);
+    let warnings = parse(Source { path: "keygate.toml".into(), text: plain }).unwrap().warnings;
+    assert!(warnings.to_string().contains("asks a node over plain http"), "{warnings}");
 }
 
 #[test]

@@ -66,6 +66,26 @@ fn a_good_folder_is_good() {
 }
 
 #[test]
+fn files_of_nodes() {
+    let config = format!("{CONFIG}[signer.chains.one]\nid = 1\nrpc_file = \"rpc\"\n");
+    let of = |text: &str, mode: u32| {
+        found_of(&config, |dir| {
+            fs::write(dir.join("rpc"), text).unwrap();
+            fs::set_permissions(dir.join("rpc"), fs::Permissions::from_mode(mode)).unwrap();
+        })
+    };
+    assert_eq!(of("https://a.example/s3cret\n", 0o640), "");
+    assert!(of("https://a.example/s3cret\n", 0o644).contains("rpc: anybody on this machine may read"));
+    for (text, what) in
+        [("", "rpc: holds no URL"), ("s3cret", "rpc: expected a URL"), ("ws://s3cret", "rpc: expected a URL")]
+    {
+        let found = of(text, 0o600);
+        assert!(found.contains(what) && !found.contains("s3cret"), "{found}");
+    }
+    assert!(found_of(&config, |_| {}).contains("rpc: No such file"));
+}
+
+#[test]
 fn certificates_and_keys() {
     let says = |what: &str, change: &dyn Fn(&Path)| {
         let found = found(change);

@@ -44,6 +44,7 @@ pub use alloy_primitives::Address;
 
 pub use api::callers::CallerError;
 pub use api::listen::BindError;
+pub use api::openapi::openapi;
 pub use check_policy::{Question, QuestionError, Verdict, check_policy};
 pub use harden::{UserError, confine, harden};
 pub use key::KeyInfo;

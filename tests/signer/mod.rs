@@ -2,6 +2,8 @@
 
 mod again;
 mod callers;
+mod chain;
+mod clients;
 mod crash;
 mod disk;
 mod doctor;
@@ -11,6 +13,7 @@ mod keys;
 mod kinds;
 mod kms;
 mod listeners;
+mod openapi;
 mod policies;
 mod reload;
 mod requests;

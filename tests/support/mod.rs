@@ -3,6 +3,7 @@
 //! Nothing here sleeps to let something happen: [`wait_until`] asks until it has. Every process is in a group of its
 //! own, is killed when its value is dropped, and does not outlive the tests, however they end ([`process`]).
 
+mod anvil;
 mod certs;
 mod chain;
 mod curl;
@@ -15,11 +16,13 @@ mod process;
 mod raw_origin;
 mod request;
 mod tls_front;
+mod token;
 mod wait;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+pub use anvil::Anvil;
 pub use certs::{Ca, Pem};
 pub use chain::{
     Chain, Identity, sign_with_eth_account, sign_with_ethers, verify_with_eth_account, verify_with_ethers,
@@ -34,6 +37,7 @@ pub use process::{Finished, Process, run};
 pub use raw_origin::{RawOrigin, Step};
 pub use request::{Seen, read_request};
 pub use tls_front::{FrontTls, TlsFront};
+pub use token::{Token, word};
 pub use wait::{SOON, wait_until};
 
 /// Where `tests/run` put the Python environment and the node modules.
@@ -59,6 +63,18 @@ fn python(script: &str) -> std::process::Command {
     let mut command = std::process::Command::new(parts().join("venv/bin/python"));
     command.arg(part(script));
     command
+}
+
+/// A port on loopback that leads to a Unix socket, and its URL.
+pub fn forward(socket: &Path) -> (Process, String) {
+    let mut process = Process::spawn("forward.mjs", node(part("forward.mjs")).arg(socket));
+    let url = process.wait_until(SOON, "the port is open", |p| p.stdout().lines().next().map(str::to_owned));
+    (process, url)
+}
+
+/// A client of JSON-RPC, which takes a URL and a token.
+pub fn client(name: &str) -> std::process::Command {
+    if name.ends_with(".py") { python(name) } else { node(part(name)) }
 }
 
 /// A command of node, with the node modules.

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn caller(name: &str, proof: Known) -> Arc<Caller> {
-        Arc::new(Caller { name: name.to_owned(), proof, keys: Vec::new(), policy: None })
+        Arc::new(Caller { name: name.to_owned(), proof, keys: Vec::new(), policy: None, rpc_methods: BTreeSet::new() })
     }
 
     fn san(name: &str) -> Known {

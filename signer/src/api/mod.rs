@@ -10,6 +10,7 @@ pub(crate) mod callers;
 mod json_rpc;
 mod lifecycle;
 pub(crate) mod listen;
+pub(crate) mod openapi;
 mod problem;
 mod routes;
 mod statements;

@@ -6,9 +6,9 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde_json::json;
@@ -45,24 +45,33 @@ pub(crate) struct Api {
 
 type Shared = State<Arc<Api>>;
 
-/// The API's routes.
+/// The API's routes: what `openapi()` describes.
+pub(super) fn routes() -> [(&'static str, Method, MethodRouter<Arc<Api>>); 16] {
+    [
+        ("/", Method::POST, post(json_rpc::any_chain)),
+        ("/chains/{chain}", Method::POST, post(json_rpc::chain)),
+        ("/health", Method::GET, get(health)),
+        ("/metrics", Method::GET, get(metrics)),
+        ("/v1/keys", Method::GET, get(keys)),
+        ("/v1/keys/{key}/transactions", Method::POST, post(sign)),
+        ("/v1/keys/{key}/transactions/{idempotency_key}", Method::GET, get(signed)),
+        ("/v1/keys/{key}/transactions/{idempotency_key}/replacements", Method::POST, post(lifecycle::replace)),
+        ("/v1/keys/{key}/nonces/{chain}", Method::GET, get(lifecycle::nonces)),
+        ("/v1/keys/{key}/nonces/{chain}/fill", Method::POST, post(lifecycle::fill)),
+        ("/v1/approvals", Method::GET, get(approvals::list)),
+        ("/v1/approvals/{approval}", Method::GET, get(approvals::one)),
+        ("/v1/approvals/{approval}/decision", Method::POST, post(approvals::decide)),
+        ("/v1/keys/{key}/messages", Method::POST, post(statements::message)),
+        ("/v1/keys/{key}/typed-data", Method::POST, post(statements::typed_data)),
+        ("/v1/keys/{key}/authorizations", Method::POST, post(statements::authorization)),
+    ]
+}
+
+/// What there is for a connection that has a place.
 pub(crate) fn router(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/", post(json_rpc::any_chain))
-        .route("/chains/{chain}", post(json_rpc::chain))
-        .route("/health", get(health))
-        .route("/metrics", get(metrics))
-        .route("/v1/keys", get(keys))
-        .route("/v1/keys/{key}/transactions", post(sign))
-        .route("/v1/keys/{key}/transactions/{idempotency_key}", get(signed))
-        .route("/v1/keys/{key}/transactions/{idempotency_key}/replacements", post(lifecycle::replace))
-        .route("/v1/keys/{key}/nonces/{chain}", get(lifecycle::nonces))
-        .route("/v1/keys/{key}/nonces/{chain}/fill", post(lifecycle::fill))
-        .route("/v1/approvals", get(approvals::list))
-        .route("/v1/approvals/{approval}", get(approvals::one).post(approvals::decide))
-        .route("/v1/keys/{key}/messages", post(statements::message))
-        .route("/v1/keys/{key}/typed-data", post(statements::typed_data))
-        .route("/v1/keys/{key}/authorizations", post(statements::authorization))
+    let routes = routes().into_iter();
+    routes
+        .fold(Router::new(), |router, (path, _, handler)| router.route(path, handler))
         .fallback(async || answer(&request_id(), Err(Problem::not_found("no resource has this path"))))
         .method_not_allowed_fallback(async || answer(&request_id(), Err(Problem::method_not_allowed())))
         .with_state(api)

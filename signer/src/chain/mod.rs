@@ -12,6 +12,7 @@ pub mod track;
 
 use std::collections::BTreeMap;
 
+use keygate_config::RpcUrl;
 use rpc::{Client, Rpc};
 use track::Settings;
 
@@ -45,7 +46,7 @@ impl Chains {
                 (None, Some(path)) => keygate_config::load_rpc(path).map_err(|why| (name.clone(), why))?,
                 (None, None) => Vec::new(),
             };
-            if found.iter().any(keygate_config::RpcUrl::is_exposed) {
+            if found.iter().any(RpcUrl::is_exposed) {
                 tracing::warn!(
                     chain = name,
                     "a node is asked over plain http: others on the way can change its answers"
@@ -53,9 +54,9 @@ impl Chains {
             }
             urls.insert(name, found);
         }
-        let tls = urls.values().flatten().any(|url| url.uri().scheme_str() == Some("https"));
-        let client = Client::new(tls)
-            .map_err(|why| (urls.keys().next().map_or_else(String::new, |name| (*name).clone()), why))?;
+        let https = |urls: &Vec<RpcUrl>| urls.iter().any(|url| url.uri().scheme_str() == Some("https"));
+        let tls = urls.iter().find(|(_, urls)| https(urls)).map(|(name, _)| (*name).clone());
+        let client = Client::new(tls.is_some()).map_err(|why| (tls.unwrap_or_default(), why))?;
         let chains = config.chains.iter().map(|(name, chain)| {
             let urls = urls.remove(name).unwrap_or_default();
             let settings = Settings {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::fees::{self, Market};
 use super::rejected::Rejected;
-use super::rpc::{NodeError, Rpc, RpcError};
+use super::rpc::{LIMIT_EXCEEDED, NodeError, Rpc, RpcError};
 
 /// JSON-RPC: a node does not have the method.
 const NO_METHOD: i64 = -32601;
@@ -50,7 +50,7 @@ pub struct Receipt {
 pub enum Sent {
     /// The node took it, now or before.
     Accepted,
-    /// It did not.
+    /// It did not. That says nothing of other nodes, nor of an earlier try: one of them may have it all the same.
     Rejected(Rejected, String),
 }
 
@@ -186,11 +186,11 @@ impl Rpc {
     /// Sends a signed transaction. To send it again does no harm.
     ///
     /// # Errors
-    /// [`RpcError`] when it is not known whether a node has it: never [`RpcError::Refused`].
+    /// [`RpcError`] when it is not known whether a node has it.
     pub async fn send(&self, raw: &[u8]) -> Result<Sent, RpcError> {
         match self.call("eth_sendRawTransaction", &json!([format!("0x{}", hex::encode(raw))])).await {
             Ok(_) => Ok(Sent::Accepted),
-            Err(RpcError::Refused(error)) => Ok(match Rejected::of(&error) {
+            Err(RpcError::Refused(error)) if error.code != LIMIT_EXCEEDED => Ok(match Rejected::of(&error) {
                 Rejected::AlreadyKnown => Sent::Accepted,
                 rejected => Sent::Rejected(rejected, error.message),
             }),

@@ -36,7 +36,7 @@ const MAX_MESSAGE: usize = 300;
 /// So much of a node's error data is passed on, in bytes: what a contract reverted with.
 const MAX_DATA: usize = 16 * 1024;
 /// EIP-1474: so many requests that the node answers no more. Others may.
-const LIMIT_EXCEEDED: i64 = -32005;
+pub(super) const LIMIT_EXCEEDED: i64 = -32005;
 
 /// Connections to nodes.
 #[derive(Clone)]

@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::super::fees::Market;
 use super::super::node::{Block, Moment, Receipt, Sent};
 use super::super::rejected::Rejected;
 use super::*;
@@ -172,7 +173,6 @@ async fn what_nodes_say_is_typed() {
         Turn::Error(-32000, "already known"),
         Turn::Error(-32000, "nonce too low: next nonce 5, tx nonce 4"),
         Turn::Result("eth_blockNumber", json!(16)),
-        ours(),
         Turn::Result("eth_blockNumber", json!("0x1ffffffffffffffff")),
     ]);
     let (url, serving) = node(turns).await;
@@ -180,7 +180,6 @@ async fn what_nodes_say_is_typed() {
     assert_eq!(rpc.transaction_count(Address::ZERO, Moment::Pending).await.unwrap(), 7);
     let block = rpc.latest_block().await.unwrap();
     assert_eq!(block, Block { number: 16, gas_limit: 30_000_000, base_fee: Some(7) });
-    use super::super::fees::Market;
     assert_eq!(rpc.market(block).await.unwrap(), Market::Eip1559 { base_fee: 7, tip: 3 });
     assert_eq!(rpc.market(block).await.unwrap(), Market::Eip1559 { base_fee: 7, tip: 9 });
     assert_eq!(rpc.market(Block { base_fee: None, ..block }).await.unwrap(), Market::Legacy { gas_price: 4 });
@@ -195,8 +194,8 @@ async fn what_nodes_say_is_typed() {
     assert!(matches!(rpc.send(&[2]).await.unwrap(), Sent::Rejected(Rejected::NonceTooLow, _)));
     // What is no quantity, or does not fit, is no number.
     assert!(rpc.block_number().await.is_err());
-    drop(rpc);
-    serving.abort();
+    assert!(rpc.block_number().await.is_err());
+    serving.await.unwrap();
 }
 
 const NO_SUCH_METHOD: i64 = -32601;

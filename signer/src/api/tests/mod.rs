@@ -4,6 +4,7 @@ mod faults;
 mod json_rpc;
 mod keys;
 mod live;
+mod openapi;
 mod requests;
 mod start;
 mod statements;

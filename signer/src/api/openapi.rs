@@ -1,0 +1,239 @@
+//! The REST API as OpenAPI 3.1 describes it. A test holds it to the router, the parser and the answers; another holds
+//! `docs/openapi.json` to it.
+
+use serde_json::{Value, json};
+
+/// The document. JSON-RPC, which is one call with many methods, is in it as that call.
+#[must_use]
+pub fn openapi() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "keygate signer",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Signs Ethereum transactions, messages, typed data and authorizations under a caller's policy. \
+                            What each field, rule and error means is in docs/signer.md.",
+        },
+        "servers": [{ "url": "http://signer", "description": "over the Unix socket that `signer.listen` names" }],
+        "security": [{ "token": [] }, {}],
+        "paths": paths(),
+        "components": {
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer",
+                           "description": "The caller's token. Without one, the user id of the process counts." },
+            },
+            "parameters": {
+                "key": { "name": "key", "in": "path", "required": true, "schema": { "type": "string" },
+                         "description": "A key's name in the file." },
+            },
+            "responses": { "problem": {
+                "description": "Refused or failed (RFC 9457).",
+                "content": { "application/problem+json": { "schema": reference("Problem") } },
+            } },
+            "schemas": schemas(),
+        },
+    })
+}
+
+fn paths() -> Value {
+    let key = json!({ "$ref": "#/components/parameters/key" });
+    let idempotency_key = |place: &str, name: &str| {
+        json!({ "name": name, "in": place, "required": true, "description": "Names the request, for ever.",
+                "schema": { "type": "string", "pattern": "^[!-~]{1,255}$" } })
+    };
+    let rpc = |parameters: Value| {
+        json!({ "post": {
+            "operationId": if parameters == json!([]) { "rpc" } else { "rpcOfChain" },
+            "summary": "JSON-RPC 2.0: one call, or a batch of 100 at most.",
+            "parameters": parameters,
+            "requestBody": body(&json!({ "oneOf": [reference("RpcCall"), { "type": "array", "items": reference("RpcCall"), "minItems": 1, "maxItems": 100 }] })),
+            "responses": {
+                "200": answered("An answer, or one for each call that has an id.", &json!({ "type": ["object", "array"] })),
+                "204": { "description": "Notifications alone, which are not carried out." },
+                "default": answered("HTTP refuses it: an error of JSON-RPC.", &json!({ "type": "object" })),
+            },
+        } })
+    };
+    let statement = |id: &str, summary: &str, request: &str, answer: &str| {
+        json!({ "post": {
+            "operationId": id, "summary": summary, "parameters": [key],
+            "requestBody": body(&reference(request)),
+            "responses": { "200": answered("Signed.", &reference(answer)), "default": problem() },
+        } })
+    };
+    json!({
+        "/": rpc(json!([])),
+        "/chains/{chain}": rpc(json!([{ "name": "chain", "in": "path", "required": true, "schema": { "type": "string" },
+                                       "description": "A chain's name in the file." }])),
+        "/health": { "get": {
+            "operationId": "health", "summary": "Whether it can ask its ledger.", "security": [{}],
+            "responses": {
+                "200": answered("Healthy.", &json!({ "type": "object", "required": ["status"], "properties": { "status": { "const": "ok" } } })),
+                "default": problem(),
+            },
+        } },
+        "/metrics": { "get": {
+            "operationId": "metrics", "summary": "Metrics, as Prometheus reads them.", "security": [{}],
+            "responses": {
+                "200": { "description": "Metrics.", "content": { "text/plain": { "schema": { "type": "string" } } } },
+                "default": problem(),
+            },
+        } },
+        "/v1/keys": { "get": {
+            "operationId": "keys", "summary": "The caller's keys.",
+            "responses": { "200": answered("Keys.", &reference("Keys")), "default": problem() },
+        } },
+        "/v1/keys/{key}/transactions": { "post": {
+            "operationId": "signTransaction",
+            "summary": "Signs a transaction, or answers what was signed under the idempotency key first.",
+            "parameters": [key, idempotency_key("header", "Idempotency-Key")],
+            "requestBody": body(&reference("Transaction")),
+            "responses": {
+                "200": {
+                    "description": "Signed.",
+                    "headers": { "Idempotent-Replayed": { "description": "On an answer that was given before.", "schema": { "const": "true" } } },
+                    "content": { "application/json": { "schema": reference("SignedTransaction") } },
+                },
+                "default": problem(),
+            },
+        } },
+        "/v1/keys/{key}/transactions/{idempotency_key}": { "get": {
+            "operationId": "transaction", "summary": "What became of a request.",
+            "parameters": [key, idempotency_key("path", "idempotency_key")],
+            "responses": {
+                "200": answered("Pending or signed.", &json!({ "oneOf": [reference("PendingTransaction"), reference("SignedTransaction")] })),
+                "default": problem(),
+            },
+        } },
+        "/v1/keys/{key}/messages": statement("signMessage", "Signs a message (EIP-191).", "Message", "Signature"),
+        "/v1/keys/{key}/typed-data": statement("signTypedData", "Signs typed data (EIP-712).", "TypedData", "Signature"),
+        "/v1/keys/{key}/authorizations":
+            statement("signAuthorization", "Signs an authorization (EIP-7702).", "Authorization", "SignedAuthorization"),
+    })
+}
+
+fn schemas() -> Value {
+    let quantity = || reference("Quantity");
+    let (address, bytes, hash) = (|| reference("Address"), || reference("Bytes"), || reference("Hash"));
+    let integer = || json!({ "type": "integer", "minimum": 0 });
+    json!({
+        "Quantity": {
+            "description": "An integer up to 2^53, decimal digits, or 0x and hex digits; no leading zeros. Wei, if it is money.",
+            "oneOf": [{ "type": "integer", "minimum": 0, "maximum": 9_007_199_254_740_992_u64 },
+                      { "type": "string", "pattern": "^(0|[1-9][0-9]*|0x(0|[1-9a-fA-F][0-9a-fA-F]*))$" }],
+        },
+        "Address": { "type": "string", "pattern": "^0x[0-9a-fA-F]{40}$", "description": "In mixed case, with its EIP-55 checksum." },
+        "Bytes": { "type": "string", "pattern": "^0x([0-9a-fA-F]{2})*$" },
+        "Hash": { "type": "string", "pattern": "^0x[0-9a-fA-F]{64}$" },
+        "Transaction": {
+            "type": "object", "additionalProperties": false,
+            "required": ["chainId", "type", "nonce", "gas"],
+            "description": "Types 0 and 1 have gasPrice, the others maxFeePerGas and maxPriorityFeePerGas. What is of another type is refused.",
+            "properties": {
+                "chainId": quantity(), "type": quantity(), "nonce": quantity(), "gas": quantity(),
+                "to": { "description": "Left out or null, a contract is created.", "oneOf": [address(), { "type": "null" }] },
+                "value": quantity(), "data": bytes(),
+                "gasPrice": quantity(), "maxFeePerGas": quantity(), "maxPriorityFeePerGas": quantity(),
+                "accessList": { "type": "array", "description": "Not of type 0.", "items": {
+                    "type": "object", "additionalProperties": false, "required": ["address", "storageKeys"],
+                    "properties": { "address": address(), "storageKeys": { "type": "array", "items": hash() } },
+                } },
+                "maxFeePerBlobGas": quantity(),
+                "blobVersionedHashes": { "type": "array", "minItems": 1, "maxItems": 6, "items": hash() },
+                "blobs": { "type": "array", "items": bytes() },
+                "commitments": { "type": "array", "items": bytes() },
+                "proofs": { "type": "array", "items": bytes() },
+                "authorizationList": { "type": "array", "minItems": 1, "items": {
+                    "type": "object", "additionalProperties": false,
+                    "required": ["chainId", "address", "nonce", "yParity", "r", "s"],
+                    "properties": { "chainId": quantity(), "address": address(), "nonce": quantity(), "yParity": quantity(), "r": hash(), "s": hash() },
+                } },
+            },
+        },
+        "SignedTransaction": {
+            "type": "object",
+            "required": ["raw", "hash", "from", "nonce", "chainId", "r", "s", "yParity"],
+            "properties": {
+                "state": { "const": "signed", "description": "Where it is asked what became of a request." },
+                "raw": bytes(), "hash": hash(), "from": address(), "nonce": integer(), "chainId": integer(),
+                "r": hash(), "s": hash(), "yParity": { "enum": [0, 1] },
+            },
+        },
+        "PendingTransaction": {
+            "type": "object", "required": ["state", "from", "nonce", "chainId"],
+            "properties": { "state": { "const": "pending" }, "from": address(), "nonce": integer(), "chainId": integer() },
+        },
+        "Message": {
+            "type": "object", "additionalProperties": false, "required": ["message"],
+            "properties": { "message": { "type": "string" }, "encoding": { "enum": ["utf-8", "hex"], "default": "utf-8" } },
+        },
+        "TypedData": {
+            "type": "object", "additionalProperties": false, "required": ["types", "primaryType", "domain", "message"],
+            "properties": {
+                "types": { "type": "object", "additionalProperties": { "type": "array", "items": {
+                    "type": "object", "additionalProperties": false, "required": ["name", "type"],
+                    "properties": { "name": { "type": "string" }, "type": { "type": "string" } },
+                } } },
+                "primaryType": { "type": "string" }, "domain": { "type": "object" }, "message": { "type": "object" },
+            },
+        },
+        "Authorization": {
+            "type": "object", "additionalProperties": false, "required": ["chainId", "address", "nonce"],
+            "properties": { "chainId": quantity(), "address": address(), "nonce": quantity() },
+        },
+        "Signature": {
+            "type": "object", "required": ["signature", "digest", "address"],
+            "properties": { "signature": { "type": "string", "pattern": "^0x[0-9a-f]{130}$" }, "digest": hash(), "address": address() },
+        },
+        "SignedAuthorization": {
+            "type": "object",
+            "required": ["chainId", "address", "nonce", "yParity", "r", "s", "digest", "authority"],
+            "properties": {
+                "chainId": integer(), "address": address(), "nonce": integer(), "yParity": { "enum": [0, 1] },
+                "r": hash(), "s": hash(), "digest": hash(), "authority": address(),
+            },
+        },
+        "Keys": {
+            "type": "object", "required": ["keys"],
+            "properties": { "keys": { "type": "array", "items": {
+                "type": "object", "required": ["name", "kind", "address", "publicKey"],
+                "properties": {
+                    "name": { "type": "string" }, "kind": { "enum": ["kms", "local"] }, "address": address(), "publicKey": bytes(),
+                },
+            } } },
+        },
+        "RpcCall": {
+            "type": "object", "additionalProperties": false, "required": ["jsonrpc", "method"],
+            "properties": {
+                "jsonrpc": { "const": "2.0" }, "method": { "type": "string" }, "params": { "type": "array" },
+                "id": { "type": ["string", "number", "null"], "description": "Left out in a notification." },
+            },
+        },
+        "Problem": {
+            "type": "object", "required": ["type", "title", "status", "detail", "request_id"],
+            "properties": {
+                "type": { "type": "string", "pattern": "^urn:keygate:problem:" },
+                "title": { "type": "string" }, "status": { "type": "integer" }, "detail": { "type": "string" },
+                "request_id": { "type": "string", "format": "uuid" },
+                "rule": { "type": "string", "description": "The policy's rule that says no." },
+                "field": { "type": "string", "description": "The field that is wrong." },
+            },
+        },
+    })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn problem() -> Value {
+    json!({ "$ref": "#/components/responses/problem" })
+}
+
+fn body(schema: &Value) -> Value {
+    json!({ "required": true, "content": { "application/json": { "schema": schema } } })
+}
+
+fn answered(what: &str, schema: &Value) -> Value {
+    json!({ "description": what, "content": { "application/json": { "schema": schema } } })
+}
