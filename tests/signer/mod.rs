@@ -7,6 +7,7 @@ mod disk;
 mod faults;
 mod keys;
 mod kinds;
+mod kms_stub;
 mod requests;
 mod secrets;
 mod sign;
