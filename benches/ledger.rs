@@ -23,7 +23,8 @@ criterion_group! {
 
 /// A round is one payment for each of those that ask at once, and ends with the last; the rate is of payments.
 fn reserve_and_store(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let mut group = c.benchmark_group("ledger, reserve and store");
     for at_once in [1, 16, 256] {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
