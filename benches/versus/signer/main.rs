@@ -23,6 +23,7 @@ use peers::{Kms, Peer, Running};
 
 /// What is asked of each, and what for.
 struct Workload {
+    name: &'static str,
     title: &'static str,
     /// What KMS takes for a signature, in milliseconds.
     kms: u64,
@@ -33,10 +34,15 @@ struct Workload {
 const AT_ONCE: usize = 64;
 
 const WORKLOADS: [Workload; 4] = [
-    Workload { title: "as many as it can, one at a time, KMS at once", kms: 0, load: Load::Closed(1) },
-    Workload { title: "as many as it can, 64 at a time, KMS at once", kms: 0, load: Load::Closed(AT_ONCE) },
-    Workload { title: "500 a second, KMS at once", kms: 0, load: Load::Open(500) },
-    Workload { title: "1,000 a second, KMS takes 20 ms", kms: 20, load: Load::Open(1000) },
+    Workload { name: "one", title: "as many as it can, one at a time, KMS at once", kms: 0, load: Load::Closed(1) },
+    Workload {
+        name: "many",
+        title: "as many as it can, 64 at a time, KMS at once",
+        kms: 0,
+        load: Load::Closed(AT_ONCE),
+    },
+    Workload { name: "500", title: "500 a second, KMS at once", kms: 0, load: Load::Open(500) },
+    Workload { name: "1000", title: "1,000 a second, KMS takes 20 ms", kms: 20, load: Load::Open(1000) },
 ];
 
 struct Options {
@@ -44,21 +50,25 @@ struct Options {
     warm_up: Duration,
     window: Duration,
     peers: Vec<Peer>,
+    /// Names of workloads; none are all.
+    workloads: Vec<String>,
 }
 
 const HELP: &str = "\
-benches/versus/signer/run [--quick] [--rounds N] [--seconds N] [--peers A,B]
+benches/versus/signer/run [--quick] [--rounds N] [--seconds N] [--peers A,B] [WORKLOAD...]
 
   --quick       windows of a second, one round: does it work? The figures mean nothing
   --rounds N    3, if left out
   --seconds N   of a window; 5, if left out
   --peers A,B   of keygate, alloy, node, kms
+  WORKLOAD      of one, many, 500, 1000; all, if left out
 ";
 
 impl Options {
     fn of(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
         let second = Duration::from_secs(1);
-        let mut options = Self { rounds: 3, warm_up: second, window: 5 * second, peers: Peer::ALL.to_vec() };
+        let mut options =
+            Self { rounds: 3, warm_up: second, window: 5 * second, peers: Peer::ALL.to_vec(), workloads: Vec::new() };
         while let Some(argument) = arguments.next() {
             let mut number = || arguments.next().and_then(|n| n.parse().ok()).expect("a number");
             match argument.as_str() {
@@ -68,6 +78,7 @@ impl Options {
                 "--peers" => options.peers = Peer::named(&arguments.next().expect("--peers A,B")),
                 // From cargo.
                 "--bench" => {}
+                name if WORKLOADS.iter().any(|workload| workload.name == name) => options.workloads.push(argument),
                 _ => {
                     print!("{HELP}");
                     return None;
@@ -90,7 +101,8 @@ fn main() -> ExitCode {
     // Requests are due to the microsecond; timers are late by 50 by default. Only ours: those who sign are started.
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).expect("Linux");
     let mut failures = 0;
-    for workload in &WORKLOADS {
+    let wanted = |name: &str| options.workloads.is_empty() || options.workloads.iter().any(|wanted| wanted == name);
+    for workload in WORKLOADS.iter().filter(|workload| wanted(workload.name)) {
         let mut windows: Vec<Vec<Measured>> = peers.iter().map(|_| Vec::new()).collect();
         kms.latency(workload.kms);
         for round in 1..=options.rounds {

@@ -132,7 +132,7 @@ impl Running {
             Peer::Keygate => {
                 let config = dir.path().join("keygate.toml");
                 std::fs::write(&config, keygate(kms, disk.path())).expect("our own folder");
-                let program = env!("CARGO_BIN_EXE_keygate").to_owned();
+                let program = std::env::var("VERSUS_KEYGATE").unwrap_or(env!("CARGO_BIN_EXE_keygate").to_owned());
                 vec![program, "signer".into(), "-c".into(), config.display().to_string()]
             }
             Peer::Alloy => vec![variable("VERSUS_ALLOY"), socket, kms.arn.clone(), kms.url.clone()],
