@@ -31,7 +31,7 @@ criterion_group! {
 
 /// From the DER that KMS answers to low S and parity, verified. Beside ours, the way that Rust's KMS signers know
 /// (alloy-signer-aws): read, lower S, recover the key for the even parity and compare, and if it is another, for the
-/// odd one; k256 verifies what it recovers. The inputs are the same: every other one has a high S, as from KMS, and
+/// odd one; k256 verifies what it recovers. Written here, since their function is private. The inputs are the same: every other one has a high S, as from KMS, and
 /// about every other one an odd parity.
 fn signature(c: &mut Criterion) {
     let mut group = c.benchmark_group("signature");

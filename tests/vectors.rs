@@ -79,7 +79,7 @@ fn typed_transactions() {
 #[test]
 fn typed_data() {
     let vectors = read("eip712");
-    let mut without_chain = 0;
+    let (mut without_chain, mut signed) = (0, 0);
     for vector in &vectors {
         let body = json!({
             "types": vector["types"], "primaryType": vector["primaryType"], "domain": vector["domain"],
@@ -88,9 +88,14 @@ fn typed_data() {
         let data = TypedData::parse(body.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}: {vector}"));
         let digest = data.signing_hash().expect("both agree");
         assert_eq!(digest.to_string(), vector["digest"], "{vector}");
+        if let (Some(key), Some(expected)) = (vector["privateKey"].as_str(), vector["signature"].as_str()) {
+            let signature = rfc6979(key, &digest.0).1;
+            assert_eq!(format!("0x{}", hex::encode(signature.to_bytes())), expected, "{vector}");
+            signed += 1;
+        }
         without_chain += usize::from(data.chain_id().is_none());
     }
-    assert_eq!((vectors.len(), without_chain), (1025, 486));
+    assert_eq!((vectors.len(), without_chain, signed), (1025, 486, 1));
 }
 
 /// Every vector is either encoded and signed to the byte, or refused for one of `refused`, so many times each.
@@ -115,16 +120,22 @@ fn check(vectors: Vec<Vector>, refused: &[(&str, usize)], signed: usize) {
 fn sign(vector: &Vector, tx: Transaction) {
     let name = &vector.name;
     let hex = |bytes: &[u8]| format!("0x{}", hex::encode(bytes));
-    let unhex = |text: &str| hex::decode(text.trim_start_matches("0x")).expect("hex");
     assert_eq!(hex(&tx.signing_bytes().expect("encoders that agree")), vector.unsigned, "{name}");
     let digest = tx.signing_hash().expect("encoders that agree");
-    let key = SigningKey::from_slice(&unhex(&vector.private_key)).expect("a key");
-    let public = PublicKey::from_sec1(key.verifying_key().to_encoded_point(false).as_bytes()).expect("a point");
+    let (public, signature) = rfc6979(&vector.private_key, &digest.0);
     assert_eq!(public.address().to_string().to_lowercase(), vector.address, "{name}");
-    let der: Signature = key.sign_prehash(digest.as_slice()).expect("a signature");
-    let signature = assemble(der.to_der().as_bytes(), &digest.0, &public).expect("a signature of this key");
     let signed = tx.into_signed(&signature).expect("encoders that agree");
     assert_eq!(hex(&signed.raw), vector.signed, "{name}");
+}
+
+/// A key, and what comes of its signature.
+fn rfc6979(private_key: &str, digest: &[u8; 32]) -> (PublicKey, keygate_signer::signature::Signature) {
+    let key = hex::decode(private_key.trim_start_matches("0x")).expect("hex");
+    let key = SigningKey::from_slice(&key).expect("a key");
+    let public = PublicKey::from_sec1(key.verifying_key().to_encoded_point(false).as_bytes()).expect("a point");
+    let der: Signature = key.sign_prehash(digest).expect("a signature");
+    let signature = assemble(der.to_der().as_bytes(), digest, &public).expect("a signature of this key");
+    (public, signature)
 }
 
 /// The field for which keygate signs no such transaction, though ethers does.

@@ -148,7 +148,7 @@ impl Running {
         for (name, text) in files(peer, [http, https, admin], origins, dir.path(), edge) {
             fs::write(dir.path().join(name), text).expect("our own folder");
         }
-        let process = Process::start(core, dir.path(), &stdout, &peer.command());
+        let process = Process::start(&core.to_string(), dir.path(), &stdout, &peer.command());
         let mut running = Self { peer, process, http, https, admin, origins, dir };
         running.wait_until_it_listens();
         running

@@ -1,4 +1,4 @@
-//! A proxy as processes: started on one core, and what they use of it and of memory.
+//! A proxy as processes: started on one core or some, and what they use of it and of memory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -44,15 +44,15 @@ pub struct Memory {
 }
 
 impl Process {
-    /// Starts a program on one core, in `dir`. What it prints goes to the files given, appended: they may be emptied.
+    /// Starts a program on one core (`0`), or some (`0-3`), in `dir`. What it prints goes to the files given, appended: they may be emptied.
     ///
     /// It gets SIGTERM when this program ends, however that happens.
-    pub fn start<S: AsRef<OsStr>>(core: usize, dir: &Path, stdout: &Path, command: &[S]) -> Self {
+    pub fn start<S: AsRef<OsStr>>(cores: &str, dir: &Path, stdout: &Path, command: &[S]) -> Self {
         let errors = dir.join("stderr.log");
         let file =
             |path: &Path| File::options().create(true).append(true).open(path).expect("a file in our own folder");
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM", "taskset", "--cpu-list", &core.to_string()])
+            .args(["--pdeathsig", "TERM", "taskset", "--cpu-list", cores])
             .args(command)
             .current_dir(dir)
             .stdin(Stdio::null())

@@ -12,6 +12,7 @@ mod hardening;
 mod keys;
 mod kinds;
 mod kms;
+mod kms_stub;
 mod listeners;
 mod openapi;
 mod policies;

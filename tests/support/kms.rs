@@ -2,11 +2,12 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use super::{Identity, Process, SOON, curl, python};
+use super::{Identity, Process, Response, SOON, curl, python};
 
-/// A KMS: moto, through `tests/parts/kms.py`, which can be told to fail.
+/// A KMS: moto, through `tests/parts/kms.py`, or the stub of `benches/kms`. Both can be told to fail.
 pub struct Kms {
-    process: Process,
+    /// None for the stub, which is a thread.
+    process: Option<Process>,
     pub url: String,
 }
 
@@ -28,7 +29,22 @@ impl Kms {
     pub fn start() -> Self {
         let mut process = Process::spawn("kms.py", python("kms.py").arg("0"));
         let url = process.wait_until(SOON, "the KMS says its address", |p| first_line(&p.stdout()));
-        Self { process, url }
+        Self { process: Some(process), url }
+    }
+
+    /// The stub. It ends with the tests.
+    pub fn stub(options: keygate_kms_stub::Options) -> Self {
+        let (ready, url) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+                let address = listener.local_addr().expect("it is bound");
+                ready.send(format!("http://{address}")).expect("the test waits for it");
+                keygate_kms_stub::Stub::new(options).serve(listener).await;
+            });
+        });
+        Self { process: None, url: url.recv().expect("the stub starts") }
     }
 
     /// A key as keygate needs it.
@@ -87,7 +103,15 @@ impl Kms {
     }
 
     fn call(&self, action: &str, body: &Value) -> Value {
-        let answer = curl([
+        let answer = self.try_call(action, &body.to_string());
+        let logs = self.process.as_ref().map(Process::logs).unwrap_or_default();
+        assert_eq!(answer.status, 200, "{action}: {}\n{logs}", answer.text());
+        answer.json()
+    }
+
+    /// Any call, right or wrong.
+    pub fn try_call(&self, action: &str, body: &str) -> Response {
+        curl([
             "-H",
             "Content-Type: application/x-amz-json-1.1",
             "-H",
@@ -95,11 +119,9 @@ impl Kms {
             "-H",
             "Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/kms/aws4_request, Signature=none",
             "-d",
-            &body.to_string(),
+            body,
             &self.url,
-        ]);
-        assert_eq!(answer.status, 200, "{action}: {}\n{}", answer.text(), self.process.logs());
-        answer.json()
+        ])
     }
 }
 
