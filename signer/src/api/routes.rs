@@ -195,7 +195,7 @@ pub(super) async fn run(
             api.tasks.spawn({
                 let (api, request_id, id) = (Arc::clone(api), request_id.to_owned(), id.clone());
                 async move {
-                    let (policy, abandoned) = (caller.policy.as_ref(), || attempt.abandoned());
+                    let (policy, abandoned) = (caller.policy.as_ref(), attempt.abandoned());
                     let send = prepared.send;
                     let result = api.signing.transaction(&key, policy, id.clone(), prepared, abandoned).await;
                     api.signing.metrics.request(outcome(&result));
