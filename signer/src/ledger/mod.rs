@@ -32,9 +32,9 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, U256};
 use tokio::sync::mpsc;
 
 use self::audit::{Event, Head};
@@ -42,6 +42,7 @@ use self::db::postgres::Postgres;
 use self::db::sqlite::Sqlite;
 use self::db::{Database, Sql};
 use self::writer::{Job, Writer, job};
+use crate::policy::Asset;
 
 pub use error::LedgerError;
 pub use nonces::Nonces;
@@ -252,6 +253,23 @@ impl Ledger {
     /// [`LedgerError`]: the signature may not be given out then.
     pub async fn record(&self, statement: Statement) -> Result<(), LedgerError> {
         self.ask(false, move |db| statements::record(db, &statement)).await
+    }
+
+    /// What was spent of an asset in the last `period`, under a policy, by an address, on a chain.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn spent(
+        &self,
+        (policy, address, chain_id): (String, Address, u64),
+        asset: Asset,
+        period: Duration,
+        now: SystemTime,
+    ) -> Result<U256, LedgerError> {
+        let spent = move |db: &mut dyn Sql| {
+            spends::spent(db, spends::Account { policy: &policy, address, chain_id }, asset, period, now)
+        };
+        self.ask(true, spent).await
     }
 
     /// What is known of an address's nonces on a chain, from `from` on.
