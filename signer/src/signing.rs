@@ -13,6 +13,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::api::callers::Callers;
+use crate::chain::node::Moment;
+use crate::failpoint::failpoint;
 use crate::in_flight::InFlight;
 use crate::key::{Key, KeyError};
 use crate::ledger::audit::Event;
@@ -113,6 +115,8 @@ pub(crate) enum Refusal {
     NoNonce,
     #[error("the chain has no rpc in the file, to which it could be sent")]
     NoRpc,
+    #[error("blobs are not kept here, without which it cannot be sent again: have it signed, and send it with them")]
+    BlobsNotKept,
     #[error("the chain does not answer: {0}")]
     Chain(String),
     #[error("{}", .0.denied)]
@@ -141,6 +145,7 @@ impl Refusal {
             Self::Held(_) => "held",
             Self::NoNonce => "no-nonce",
             Self::NoRpc => "no-rpc",
+            Self::BlobsNotKept => "blobs-not-kept",
             Self::Chain(_) => "chain",
             Self::ClockBehind(_) => "clock-behind",
             Self::Key(error) => error.kind(),
@@ -162,11 +167,9 @@ impl Prepared {
         Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, digest })
     }
 
-    /// The same request, whatever `tx` was filled with meanwhile: it is the same if `asked`, which is what the caller said,
-    /// is the same.
-    pub(crate) fn asked(self, key: &Key, asked: &[u8]) -> Self {
-        let digest = Sha256::new().chain_update(b"keygate request\0").chain_update(key.address()).chain_update(asked);
-        Self { digest: digest.finalize().into(), ..self }
+    /// The same request, whatever `tx` was filled with: this [`asked_digest`] says what the caller asked for.
+    pub(crate) fn asked(self, digest: [u8; 32]) -> Self {
+        Self { digest, ..self }
     }
 
     /// To be sent, which is another request than to be signed.
@@ -177,6 +180,17 @@ impl Prepared {
 }
 
 impl Signing {
+    /// What was signed under `id` before.
+    pub(crate) async fn known(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<Answer>, Refusal> {
+        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
+            Some(known) if known.digest != digest => Err(Refusal::Conflict),
+            Some(Record { reservation, signed: Some(signed), chain_id, nonce, .. }) => {
+                Ok(Some(Answer { reservation, signed, from: id.address, chain_id, nonce, replayed: true }))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
     /// Signs a transaction with `key` under `id`, or answers what was signed under it first. What is `abandoned` before
     /// it is reserved is not reserved. The caller sees to it that there is one at a time under one `id`.
     ///
@@ -191,6 +205,9 @@ impl Signing {
         abandoned: impl Fn() -> bool + Send + 'static,
     ) -> Result<Answer, Refusal> {
         let Prepared { tx, numbering, purpose, send, digest } = prepared;
+        if let Some(known) = self.known(&id, digest).await? {
+            return Ok(known);
+        }
         let chain_id = tx.chain_id();
         let answer = |reservation, signed, nonce, replayed| Answer {
             reservation,
@@ -200,14 +217,6 @@ impl Signing {
             nonce,
             replayed,
         };
-
-        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
-            Some(known) if known.digest != digest => return Err(Refusal::Conflict),
-            Some(Record { reservation, signed: Some(signed), nonce, .. }) => {
-                return Ok(answer(reservation, signed, nonce, true));
-            }
-            Some(_) | None => {}
-        }
         let now = SystemTime::now();
         let judged = policy.ok_or_else(Denied::no_policy).and_then(|policy| {
             let allowed = match purpose {
@@ -238,6 +247,10 @@ impl Signing {
         if send && self.post.rpc(chain_id).is_none() {
             return Err(Refusal::NoRpc);
         }
+        if send && tx.max_blob_gas_price().is_some() {
+            return Err(Refusal::BlobsNotKept);
+        }
+        failpoint("before-begin");
         let caller = id.caller.clone();
         let request = Request {
             id,
@@ -261,12 +274,10 @@ impl Signing {
             Begun::Denied(denied) => return Err(self.denied(denied)),
             Begun::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
         };
+        failpoint("begun");
         self.metrics.verdict("allowed");
         let Reserved { reservation, nonce, .. } = reserved;
         let signed = self.reserved(key, &caller, tx, reserved, fresh).await?;
-        if send {
-            self.post.wake(chain_id);
-        }
         Ok(answer(reservation, signed, nonce, false))
     }
 
@@ -288,7 +299,11 @@ impl Signing {
         Ok(match numbering {
             Numbering::Given(nonce) => Nonce::Given { nonce, most },
             Numbering::Replacing(nonce) => Nonce::Replacing { nonce, most },
-            Numbering::Gap(nonce) => Nonce::Gap(nonce),
+            Numbering::Gap(nonce) => {
+                let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoRpc)?;
+                let count = rpc.transaction_count(key.address(), Moment::Pending).await;
+                Nonce::Gap { nonce, at_least: count.map_err(|error| Refusal::Chain(error.to_string()))? }
+            }
             Numbering::Chosen => {
                 let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoNonce)?;
                 let count = self.post.count(rpc, chain_id, key.address()).await;
@@ -310,12 +325,13 @@ impl Signing {
         let Reserved { reservation, nonce, body } = reserved;
         let tx = match body {
             // Whatever is asked for now, under this name this was reserved.
-            Some(body) if !fresh => Transaction::from_body(&body)
+            Some(body) => Transaction::from_body(&body)
                 .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))?,
-            _ => asked,
+            None => asked,
         };
         let tx = tx.with_nonce(nonce);
         let digest = keccak256(tx.signing_bytes()?);
+        failpoint("before-key");
         let signature = match self.sign(key, caller, &digest).await {
             Ok(signature) => signature,
             Err(error) => {
@@ -330,6 +346,7 @@ impl Signing {
                 return Err(Refusal::Key(error));
             }
         };
+        failpoint("key-signed");
         let signed = tx.into_signed(&signature)?;
         let mut rsv = [0; 65];
         rsv[..32].copy_from_slice(signature.r());
@@ -337,6 +354,7 @@ impl Signing {
         rsv[64] = signature.y_odd().into();
         let signed = Signed { raw: signed.raw, hash: signed.hash, signature: rsv };
         let stored = self.timed("store", self.ledger.store(reservation, signed, SystemTime::now())).await?;
+        failpoint("stored");
         self.metrics.signature("transaction");
         Ok(stored)
     }
@@ -439,9 +457,12 @@ impl Signing {
             let (numbering, send) = (Numbering::Replacing(reserved.nonce), false);
             let nothing = tx.to() == Some(address) && tx.value().is_zero() && tx.data().is_empty();
             let purpose = if nothing { Purpose::Nothing } else { Purpose::Call };
+            failpoint("finishing");
             let prepared = Prepared { tx, numbering, purpose, send, digest };
             match self.transaction(key, caller.policy.as_ref(), id.clone(), prepared, || false).await {
-                Ok(Answer { signed, nonce, .. }) => {
+                Ok(Answer { signed, nonce, chain_id, .. }) => {
+                    failpoint("finished");
+                    self.post.wake(chain_id);
                     let (caller, hash) = (&caller.name, signed.hash);
                     tracing::info!(caller, key = key.name(), idempotency_key, %hash, nonce, "what was reserved is signed");
                 }
@@ -495,6 +516,13 @@ impl Signing {
         let _timer = self.metrics.ledger(operation).start_timer();
         work.await
     }
+}
+
+/// What says whether two requests are the same, where it is what the caller `asked` for: what it left out, and was filled
+/// here, is none of it. To have it sent is another request than to have it signed.
+pub(crate) fn asked_digest(address: Address, asked: &[u8], send: bool) -> [u8; 32] {
+    let what: &[u8] = if send { b"keygate asked to send\0" } else { b"keygate asked\0" };
+    Sha256::new().chain_update(what).chain_update(address).chain_update(asked).finalize().into()
 }
 
 /// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address

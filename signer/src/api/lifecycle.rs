@@ -11,8 +11,8 @@ use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
 use super::routes::{
-    Api, Run, answer, authenticate, content_type, idempotency_key, json_body, key_of, read, request_id, request_of,
-    respond, run,
+    Api, Run, answer, authenticate, content_type, idempotency_key, json_body, key_of, read, replayed, request_id,
+    request_of, respond, run,
 };
 use crate::chain::Chain;
 use crate::chain::fees::{Chosen, Fees, fees};
@@ -22,7 +22,7 @@ use crate::key::Key;
 use crate::ledger::{Progress, RequestId};
 use crate::policy::{self, Denied, Replacement};
 use crate::sending::STUCK;
-use crate::signing::{Numbering, Prepared, Purpose, Refusal};
+use crate::signing::{Numbering, Prepared, Purpose, Refusal, asked_digest};
 use crate::strict::{FieldError, Fields, quantity, text, wrong};
 use crate::transaction::Transaction;
 
@@ -54,7 +54,7 @@ pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, re
         let (chain, rpc) = chain_of(&api, &caller, &chain)?;
         let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(unanswered) };
         let (latest, pending) = (ask(Moment::Latest).await?, ask(Moment::Pending).await?);
-        let known = api.signing.ledger.nonces(key.address(), chain.id, latest).await.map_err(Refusal::Ledger)?;
+        let known = api.signing.ledger.nonces(key.address(), chain.id, pending).await.map_err(Refusal::Ledger)?;
         Ok(json_body(&json!({
             "address": key.address().to_checksum(None), "chainId": chain.id, "latest": latest, "pending": pending,
             "next": known.next.unwrap_or(pending).max(pending), "gaps": known.gaps, "unsigned": known.unsigned,
@@ -80,12 +80,18 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let asked = Offer::read(&body, &["nonce"])
             .and_then(|(mut fields, offer)| Ok((fields.required("nonce", crate::strict::nonce)?, offer)));
         let (nonce, offer) = asked.map_err(invalid)?;
-        let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
         let id = request_of(&caller.name, key.name(), key.address(), name);
-        let asked = [b"fill\0", body.as_slice()].concat();
-        let prepared = Prepared::new(key, tx, None, None).map(|prepared| {
-            let prepared = prepared.asked(key, &asked).sent();
-            Prepared { numbering: Numbering::Gap(nonce), purpose: Purpose::Nothing, ..prepared }
+        let asked = [b"fill\0", chain.id.to_string().as_bytes(), b"\0", &body].concat();
+        let digest = asked_digest(key.address(), &asked, true);
+        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+            return Ok(respond(&known));
+        }
+        let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
+        let prepared = Prepared::new(key, tx, None, None).map(|prepared| Prepared {
+            numbering: Numbering::Gap(nonce),
+            purpose: Purpose::Nothing,
+            send: true,
+            ..prepared.asked(digest)
         });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
@@ -107,11 +113,15 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
         let (cancel, offer) = action(&body).map_err(invalid)?;
+        let id = request_of(&caller.name, key.name(), key.address(), name);
         let asked = [b"replace\0", original.as_bytes(), b"\0", body.as_slice()].concat();
+        let digest = asked_digest(key.address(), &asked, true);
+        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+            return Ok(respond(&known));
+        }
         let original = request_of(&caller.name, key.name(), key.address(), original);
         let prepared = replacement(&api, &caller, key, original, cancel, &offer).await?;
-        let prepared = prepared.map(|prepared| prepared.asked(key, &asked).sent());
-        let id = request_of(&caller.name, key.name(), key.address(), name);
+        let prepared = prepared.map(|prepared| Prepared { send: true, ..prepared.asked(digest) });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
     };

@@ -13,19 +13,24 @@ const COLUMNS: &str =
     "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
             decided_by, approved FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
 
-/// What keeps a request from being signed now; nothing, once somebody has approved it.
-pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -> Result<Option<Begun>, LedgerError> {
+/// What somebody has approved, which is what is signed, however else the same request would be filled now; or what keeps
+/// it from being signed.
+pub(super) fn needed(
+    db: &mut dyn Sql,
+    request: &Request,
+    approval: &Approval,
+) -> Result<Result<String, Begun>, LedgerError> {
     let RequestId { caller, key, address, idempotency_key } = &request.id;
     let name = values![caller, address.into_array(), idempotency_key];
     if let Some(row) = db.first(COLUMNS, name)? {
         let held = held(&row)?;
         return Ok(match &held.decision {
-            _ if held.digest != request.digest => Some(Begun::Conflict),
-            None => Some(Begun::Held(held)),
-            Some(Decision { approved: true, .. }) => None,
+            _ if held.digest != request.digest => Err(Begun::Conflict),
+            None => Err(Begun::Held(held)),
+            Some(Decision { approved: true, .. }) => Ok(held.body),
             Some(Decision { by, .. }) => {
                 let detail = format!("{by:?} has rejected it");
-                Some(Begun::Denied(Denied { rule: approval.rule, detail }))
+                Err(Begun::Denied(Denied { rule: approval.rule, detail }))
             }
         });
     }
@@ -46,7 +51,8 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -
         ],
     )?;
     let row = db.first(COLUMNS, name)?;
-    row.map(|row| held(&row).map(Begun::Held)).transpose()
+    let row = row.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?;
+    Ok(Err(Begun::Held(held(&row)?)))
 }
 
 /// One of them, by its request's name.
@@ -55,11 +61,14 @@ pub(super) fn named(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Held>, Le
     row.map(|row| held(&row)).transpose()
 }
 
-/// Those that nobody has decided about, oldest first.
+/// Those that nobody has decided about, oldest first; but for what needs no approval any more, and was signed.
 pub(super) fn undecided(db: &mut dyn Sql) -> Result<Vec<Held>, LedgerError> {
     let rows = db.query(
         "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-                decided_by, approved FROM approvals WHERE approved IS NULL ORDER BY id LIMIT 1000",
+                decided_by, approved FROM approvals a WHERE approved IS NULL
+         AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.caller = a.caller AND t.address = a.address
+                         AND t.idempotency_key = a.idempotency_key)
+         ORDER BY id LIMIT 1000",
         &[],
     )?;
     rows.iter().map(held).collect()
