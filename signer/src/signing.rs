@@ -163,9 +163,13 @@ impl Prepared {
     }
 
     /// The same request, whatever `tx` was filled with meanwhile: it is the same if `asked`, which is what the caller said,
-    /// is the same.
+    /// is the same, on the same chain.
     pub(crate) fn asked(self, key: &Key, asked: &[u8]) -> Self {
-        let digest = Sha256::new().chain_update(b"keygate request\0").chain_update(key.address()).chain_update(asked);
+        let digest = Sha256::new()
+            .chain_update(b"keygate request\0")
+            .chain_update(key.address())
+            .chain_update(self.tx.chain_id().to_be_bytes())
+            .chain_update(asked);
         Self { digest: digest.finalize().into(), ..self }
     }
 
