@@ -162,25 +162,48 @@ impl Prepared {
         Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, digest })
     }
 
-    /// The same request, whatever `tx` was filled with meanwhile: it is the same if `asked`, which is what the caller said,
-    /// is the same, on the same chain.
-    pub(crate) fn asked(self, key: &Key, asked: &[u8]) -> Self {
-        let digest = Sha256::new()
-            .chain_update(b"keygate request\0")
-            .chain_update(key.address())
-            .chain_update(self.tx.chain_id().to_be_bytes())
-            .chain_update(asked);
-        Self { digest: digest.finalize().into(), ..self }
+    /// The same request, whatever `tx` was filled with meanwhile: it is the same if what was asked for is the same.
+    pub(crate) fn asked(self, asked: [u8; 32]) -> Self {
+        Self { digest: asked, ..self }
     }
 
     /// To be sent, which is another request than to be signed.
     pub(crate) fn sent(self) -> Self {
-        let digest = Sha256::new().chain_update(b"keygate send\0").chain_update(self.digest).finalize().into();
-        Self { send: true, digest, ..self }
+        Self { send: true, digest: sent(self.digest), ..self }
     }
 }
 
+/// What says whether two requests are the same that leave something to be filled in: what was asked for, by which key and
+/// on which chain.
+pub(crate) fn asked(address: Address, chain_id: u64, asked: &[u8]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(b"keygate request\0")
+        .chain_update(address)
+        .chain_update(chain_id.to_be_bytes())
+        .chain_update(asked)
+        .finalize()
+        .into()
+}
+
+/// The digest of a request that is to be sent, and not only signed.
+pub(crate) fn sent(digest: [u8; 32]) -> [u8; 32] {
+    Sha256::new().chain_update(b"keygate send\0").chain_update(digest).finalize().into()
+}
+
 impl Signing {
+    /// What this request was filled in with when it was asked for first: that is what was reserved, signed, or seen by who
+    /// approves it.
+    pub(crate) async fn filled(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<String>, Refusal> {
+        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
+            Some(known) if known.digest != digest => Err(Refusal::Conflict),
+            Some(known) => Ok(known.body),
+            None => {
+                let held = self.timed("lookup", self.ledger.held_as(id.clone())).await?;
+                Ok(held.filter(|held| held.digest == digest).map(|held| held.body))
+            }
+        }
+    }
+
     /// Signs a transaction with `key` under `id`, or answers what was signed under it first. What is `abandoned` before
     /// it is reserved is not reserved. The caller sees to it that there is one at a time under one `id`.
     ///
@@ -194,7 +217,7 @@ impl Signing {
         prepared: Prepared,
         abandoned: impl Fn() -> bool,
     ) -> Result<Answer, Refusal> {
-        let Prepared { tx, numbering, purpose, send, digest } = prepared;
+        let Prepared { mut tx, numbering, purpose, send, digest } = prepared;
         let chain_id = tx.chain_id();
         let answer = |reservation, signed, nonce, replayed| Answer {
             reservation,
@@ -210,6 +233,8 @@ impl Signing {
             Some(Record { reservation, signed: Some(signed), nonce, .. }) => {
                 return Ok(answer(reservation, signed, nonce, true));
             }
+            // What is judged is what will be signed.
+            Some(Record { body: Some(body), .. }) => tx = reserved(&body)?,
             Some(_) | None => {}
         }
         let now = SystemTime::now();
@@ -316,8 +341,7 @@ impl Signing {
         let Reserved { reservation, nonce, body } = reserved;
         let tx = match body {
             // Whatever is asked for now, under this name this was reserved.
-            Some(body) if !fresh => Transaction::from_body(&body)
-                .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))?,
+            Some(body) if !fresh => self::reserved(&body)?,
             _ => asked,
         };
         let tx = tx.with_nonce(nonce);
@@ -501,6 +525,12 @@ impl Signing {
         let _timer = self.metrics.ledger(operation).start_timer();
         work.await
     }
+}
+
+/// A transaction as it was reserved.
+fn reserved(body: &str) -> Result<Transaction, LedgerError> {
+    Transaction::from_body(body)
+        .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))
 }
 
 /// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address

@@ -19,10 +19,10 @@ use crate::chain::fees::{Chosen, Fees, fees};
 use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;
 use crate::key::Key;
-use crate::ledger::{Progress, RequestId};
+use crate::ledger::{Progress, Record, RequestId};
 use crate::policy::{self, Denied, Replacement};
 use crate::sending::STUCK;
-use crate::signing::{Numbering, Prepared, Purpose, Refusal};
+use crate::signing::{self, Numbering, Prepared, Purpose, Refusal};
 use crate::strict::{FieldError, Fields, quantity, text, wrong};
 use crate::transaction::Transaction;
 
@@ -80,11 +80,14 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let asked = Offer::read(&body, &["nonce"])
             .and_then(|(mut fields, offer)| Ok((fields.required("nonce", crate::strict::nonce)?, offer)));
         let (nonce, offer) = asked.map_err(invalid)?;
-        let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
         let id = request_of(&caller.name, key.name(), key.address(), name);
-        let asked = [b"fill\0", body.as_slice()].concat();
+        let asked = signing::asked(key.address(), chain.id, &[b"fill\0", body.as_slice()].concat());
+        let tx = match filled(&api, &id, asked).await? {
+            Some(tx) => tx,
+            None => nothing(key, chain, &offer.fees(rpc, None).await?)?,
+        };
         let prepared = Prepared::new(key, tx, None, None).map(|prepared| {
-            let prepared = prepared.asked(key, &asked).sent();
+            let prepared = prepared.asked(asked).sent();
             Prepared { numbering: Numbering::Gap(nonce), purpose: Purpose::Nothing, ..prepared }
         });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
@@ -109,9 +112,22 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         let (cancel, offer) = action(&body).map_err(invalid)?;
         let asked = [b"replace\0", original.as_bytes(), b"\0", body.as_slice()].concat();
         let original = request_of(&caller.name, key.name(), key.address(), original);
-        let prepared = replacement(&api, &caller, key, original, cancel, &offer).await?;
-        let prepared = prepared.map(|prepared| prepared.asked(key, &asked).sent());
+        let record = api.signing.ledger.lookup(original).await.map_err(Refusal::Ledger)?;
+        let record = record.filter(|record| record.signed.is_some());
+        let record =
+            record.ok_or_else(|| Problem::not_found("the caller had nothing signed under this idempotency key"))?;
+        let asked = signing::asked(key.address(), record.chain_id, &asked);
         let id = request_of(&caller.name, key.name(), key.address(), name);
+        let tx = match filled(&api, &id, asked).await? {
+            // It may have ended since, or have been replaced as often as it may.
+            Some(tx) => tx,
+            None => replacement(&api, &caller, key, &record, cancel, &offer).await?,
+        };
+        let purpose = if cancel { Purpose::Nothing } else { Purpose::Again };
+        let prepared = Prepared::new(key, tx, None, None).map(|prepared| {
+            let prepared = prepared.asked(asked).sent();
+            Prepared { numbering: Numbering::Replacing(record.nonce), purpose, ..prepared }
+        });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
     };
@@ -119,20 +135,22 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
     answer(&request_id, replaced)
 }
 
-/// What takes the place of a transaction that was signed under this name.
+/// What this request was filled in with before.
+async fn filled(api: &Api, id: &RequestId, asked: [u8; 32]) -> Result<Option<Transaction>, Problem> {
+    let body = api.signing.filled(id, signing::sent(asked)).await?;
+    body.map(|body| draft(&body)).transpose()
+}
+
+/// What takes the place of a transaction that was signed.
 async fn replacement(
     api: &Api,
     caller: &Caller,
     key: &Key,
-    original: RequestId,
+    record: &Record,
     cancel: bool,
     offer: &Offer,
-) -> Result<Result<Prepared, Refusal>, Problem> {
+) -> Result<Transaction, Problem> {
     let ledger = &api.signing.ledger;
-    let record = ledger.lookup(original).await.map_err(Refusal::Ledger)?;
-    let record = record.filter(|record| record.signed.is_some());
-    let record =
-        record.ok_or_else(|| Problem::not_found("the caller had nothing signed under this idempotency key"))?;
     let progress = ledger.progress(record.reservation).await.map_err(Refusal::Ledger)?;
     if progress.is_some_and(|progress| progress.state.is_final()) {
         return Err(Problem::decided("the transaction is final"));
@@ -159,9 +177,7 @@ async fn replacement(
     };
     let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
     policy::judge_replacement(policy, &replacement).map_err(Refusal::Denied)?;
-    let (numbering, purpose) =
-        (Numbering::Replacing(record.nonce), if cancel { Purpose::Nothing } else { Purpose::Again });
-    Ok(Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared }))
+    Ok(tx)
 }
 
 /// A transaction that sends nothing to its own sender.
@@ -170,14 +186,14 @@ fn nothing(key: &Key, chain: &Chain, fees: &Fees) -> Result<Transaction, Problem
         "chainId": chain.id, "to": key.address().to_checksum(None), "value": 0, "gas": TRANSFER, "data": "0x",
     });
     put(&mut body, fees, true);
-    draft(&body)
+    draft(&body.to_string())
 }
 
 /// The same transaction for other fees.
 fn with_fees(tx: &Transaction, fees: &Fees) -> Result<Transaction, Problem> {
     let mut body: Value = serde_json::from_str(&tx.body()).map_err(|error| Problem::internal(error.to_string()))?;
     put(&mut body, fees, false);
-    draft(&body)
+    draft(&body.to_string())
 }
 
 fn put(body: &mut Value, fees: &Fees, with_type: bool) {
@@ -197,8 +213,8 @@ fn put(body: &mut Value, fees: &Fees, with_type: bool) {
     }
 }
 
-fn draft(body: &Value) -> Result<Transaction, Problem> {
-    Transaction::from_body(&body.to_string()).map_err(invalid)
+fn draft(body: &str) -> Result<Transaction, Problem> {
+    Transaction::from_body(body).map_err(invalid)
 }
 
 /// The fees that a caller names; what it leaves out is chosen here.

@@ -156,7 +156,7 @@ pub(super) async fn transaction(
     let sidecar = tx.take_sidecar();
     let prepared = Prepared::new(&key, tx, nonce, sidecar.as_ref().map(Sidecar::digest)).map(|prepared| {
         let prepared = match asked {
-            Some(asked) => prepared.asked(&key, &asked),
+            Some(asked) => prepared.asked(asked),
             None => prepared,
         };
         if send { prepared.sent() } else { prepared }
@@ -229,8 +229,8 @@ pub(super) struct Admitted {
     pub(super) tx: Transaction,
     /// The caller's nonce, if it gave one.
     pub(super) nonce: Option<u64>,
-    /// What the caller said, where what it left out was filled.
-    pub(super) asked: Option<Vec<u8>>,
+    /// The digest of what the caller said, where what it left out was filled.
+    pub(super) asked: Option<[u8; 32]>,
     /// Whether it is to be sent, too.
     pub(super) send: bool,
     /// Kept until it is answered.

@@ -22,6 +22,8 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -
         return Ok(match &held.decision {
             _ if held.digest != request.digest => Some(Begun::Conflict),
             None => Some(Begun::Held(held)),
+            // What was filled in otherwise is not what was approved: asked for again, it is filled in as that was.
+            Some(Decision { approved: true, .. }) if held.body != request.body => Some(Begun::Held(held)),
             Some(Decision { approved: true, .. }) => None,
             Some(Decision { by, .. }) => {
                 let detail = format!("{by:?} has rejected it");

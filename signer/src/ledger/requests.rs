@@ -12,7 +12,6 @@ use super::{LedgerError, approvals, audit, millis, nonces, sends};
 
 struct Found {
     policy: String,
-    body: Option<String>,
     record: Record,
 }
 
@@ -36,13 +35,13 @@ fn find(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Found>, LedgerError> 
         .map(|row| {
             Ok(Found {
                 policy: row.text(1)?,
-                body: row.maybe_text(2)?,
                 record: Record {
                     reservation: Reservation(row.int(0)?),
                     address: row.maybe_array::<20>(3)?.map(Into::into),
                     digest: row.array(4)?,
                     chain_id: row.unsigned(5)?,
                     nonce: row.unsigned(6)?,
+                    body: row.maybe_text(2)?,
                     signed: signed(&row, 7)?,
                 },
             })
@@ -153,8 +152,8 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
     Ok(Begun::Fresh(Reserved { reservation: Reservation(id), nonce, body: Some(request.body.clone()) }))
 }
 
-fn reserved(found: &Found) -> Reserved {
-    Reserved { reservation: found.record.reservation, nonce: found.record.nonce, body: found.body.clone() }
+fn reserved(Found { record, .. }: &Found) -> Reserved {
+    Reserved { reservation: record.reservation, nonce: record.nonce, body: record.body.clone() }
 }
 
 /// Who asks for what, as the trail has it.

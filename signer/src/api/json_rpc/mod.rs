@@ -35,7 +35,7 @@ use crate::chain::rpc::MAX_ANSWER;
 use crate::key::Key;
 use crate::message::Message;
 use crate::policy::Denied;
-use crate::signing::Refusal;
+use crate::signing::{self, Refusal};
 use crate::statement::Statement;
 use crate::strict::{FieldError, address, wrong};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS};
@@ -210,16 +210,25 @@ impl Asking<'_> {
             if self.caller.policy.is_none() {
                 return Err(Problem::from(Refusal::Denied(Denied::no_policy())).into());
             }
-            // The same request is the same whatever it is filled with.
+            // Every call is a request of its own, where nothing says which it is.
+            let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+            let id = request_of(&self.caller.name, key.name(), key.address(), name);
+            // The same request is the same whatever it is filled with, and is filled once.
             let asked = wanted.asked();
-            wanted.fill(self.chain_of(&wanted)?).await?;
+            let chain = self.chain_of(&wanted)?;
+            let chain_id = wanted.chain_id().map_err(Fault::field)?.or(chain.map(|chain| chain.id)).unwrap_or_default();
+            let asked = signing::asked(key.address(), chain_id, &asked);
+            if self.idempotency_key.is_some() {
+                let digest = if send { signing::sent(asked) } else { asked };
+                if let Some(body) = self.api.signing.filled(&id, digest).await.map_err(Problem::from)? {
+                    wanted.fill_as(&body).map_err(Fault::field)?;
+                }
+            }
+            wanted.fill(chain).await?;
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
-            Ok((wanted, key, tx, nonce, asked))
+            Ok((wanted, key, id, tx, nonce, asked))
         };
-        let (wanted, key, tx, nonce, asked) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;
-        // Every call is a request of its own, where nothing says which it is.
-        let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let id = request_of(&self.caller.name, key.name(), key.address(), name);
+        let (wanted, key, id, tx, nonce, asked) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;
         let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
         let admitted = Admitted { caller, key, id, tx, nonce, asked: Some(asked), send, large: None };
         // Boxed: it is large, and a batch may have many.

@@ -113,6 +113,17 @@ impl Wanted {
         })
     }
 
+    /// Fills what is left out as it was filled before, in a transaction of [`Transaction::body`].
+    pub(super) fn fill_as(&mut self, body: &str) -> Result<(), FieldError> {
+        let Ok(Json::Object(before)) = serde_json::from_str(body) else { return Ok(()) };
+        for (name, value) in before {
+            if QUANTITIES.contains(&name.as_str()) && !self.has(&name) && name != "value" {
+                self.set(&name, quantity::<U256>(&name, value)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Fills `chainId`, `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be.
     pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<(), Fault> {
         if let (false, Some(chain)) = (self.has("chainId"), chain) {

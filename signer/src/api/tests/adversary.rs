@@ -66,3 +66,52 @@ async fn what_was_approved_for_one_chain_is_not_signed_for_another() {
     assert!(elsewhere["error"].is_object(), "{elsewhere}");
     signer.stop().await;
 }
+
+/// A request that leaves its fees to keygate.
+fn unpriced(value: &str) -> Value {
+    json!({ "to": TO, "value": value })
+}
+
+#[tokio::test]
+async fn what_was_approved_is_what_is_signed_to_the_last_fee() {
+    let (signer, node) = with(APPROVAL).await;
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1000")).await["error"].is_object());
+    let approved = signer.approve().await["transaction"].clone();
+    assert_eq!(approved["maxFeePerGas"], "15");
+    // What gas costs now, or is said to, nobody has approved.
+    node.says_block(1_000_000_000_000_000);
+    let signed = signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1000")).await;
+    assert_eq!(signed["result"]["tx"]["maxFeePerGas"], "0xf", "{signed}");
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_signed_is_answered_again_whatever_the_nodes_say_now() {
+    let (signer, node) = with("").await;
+    let one = signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
+    let (id, _) = (one["result"].as_str().unwrap(), node.refuses("eth_estimateGas"));
+    assert_eq!(signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await["result"], id);
+    // Other requests are others.
+    for (tx, name) in [(unpriced("0x2"), "a"), (unpriced("0x1"), "b")] {
+        assert!(signer.asks("base", "eth_sendTransaction", name, &tx).await["error"].is_object(), "{name}");
+    }
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn a_replacement_is_answered_again() {
+    let (signer, _node) = with("replacements = { max = 1 }").await;
+    signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
+    let replace = |name: &str| {
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("idempotency-key", name)];
+        let path = "/v1/keys/hot/transactions/a/replacements";
+        signer.send(request(Method::POST, path, &headers, r#"{"action":"speed-up"}"#))
+    };
+    let first = replace("b").await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let again = replace("b").await;
+    assert_eq!((again.status, &again.body["hash"]), (StatusCode::OK, &first.body["hash"]), "{again:?}");
+    is_problem(&replace("c").await, 403, "policy-denied");
+    signer.stop().await;
+}
