@@ -71,33 +71,30 @@ impl InFlight {
 }
 
 impl Attempt {
-    /// Whether nobody waits for it; then nobody will, either: who comes from now on begins another.
-    pub(crate) fn abandoned(&self) -> bool {
-        let mut names = lock(&self.names);
-        let abandoned = self.shared.outcome.receiver_count() == 0;
-        if abandoned {
-            self.leave(&mut names);
+    /// Says whether nobody waits for it; then nobody will, either: who comes from now on begins another.
+    pub(crate) fn abandoned(&self) -> impl Fn() -> bool + Send + 'static + use<> {
+        let (names, id, shared) = (Arc::clone(&self.names), self.id.clone(), Arc::clone(&self.shared));
+        move || {
+            let mut names = lock(&names);
+            let abandoned = shared.outcome.receiver_count() == 0;
+            if abandoned {
+                leave(&mut names, &id, &shared);
+            }
+            abandoned
         }
-        abandoned
     }
 
     /// Tells all who wait what came of it.
     pub(crate) fn end(self, outcome: Result<Answer, Refusal>) {
         // First, so that who comes now begins another, and does not wait for one that is over.
-        self.leave(&mut lock(&self.names));
+        leave(&mut lock(&self.names), &self.id, &self.shared);
         self.shared.outcome.send_replace(Some(outcome));
-    }
-
-    fn leave(&self, names: &mut HashMap<RequestId, Arc<Shared>>) {
-        if names.get(&self.id).is_some_and(|shared| Arc::ptr_eq(shared, &self.shared)) {
-            names.remove(&self.id);
-        }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.leave(&mut lock(&self.names));
+        leave(&mut lock(&self.names), &self.id, &self.shared);
     }
 }
 
@@ -105,6 +102,13 @@ impl Waiting {
     /// What came of the attempt; nothing, if it was given up.
     pub(crate) async fn outcome(mut self) -> Option<Result<Answer, Refusal>> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// Takes an attempt out, if it is still the one under its name.
+fn leave(names: &mut HashMap<RequestId, Arc<Shared>>, id: &RequestId, left: &Arc<Shared>) {
+    if names.get(id).is_some_and(|shared| Arc::ptr_eq(shared, left)) {
+        names.remove(id);
     }
 }
 
@@ -172,9 +176,9 @@ mod tests {
         let (attempt, one) = first(&all, 1);
         let two = another(&all, 1);
         drop(one);
-        assert!(!attempt.abandoned());
+        assert!(!attempt.abandoned()());
         drop(two);
-        assert!(attempt.abandoned());
+        assert!(attempt.abandoned()());
         let (again, waiting) = first(&all, 1);
         drop(attempt);
         // The one that was given up takes no other with it.

@@ -215,7 +215,7 @@ impl Signing {
         policy: Option<&Policy>,
         id: RequestId,
         prepared: Prepared,
-        abandoned: impl Fn() -> bool,
+        abandoned: impl Fn() -> bool + Send + 'static,
     ) -> Result<Answer, Refusal> {
         let Prepared { mut tx, numbering, purpose, send, digest } = prepared;
         let chain_id = tx.chain_id();
@@ -267,11 +267,8 @@ impl Signing {
         if send && self.post.rpc(chain_id).is_none() {
             return Err(Refusal::NoRpc);
         }
-        if abandoned() {
-            return Err(Refusal::Abandoned);
-        }
         let caller = id.caller.clone();
-        let begin = self.ledger.begin(Request {
+        let request = Request {
             id,
             digest,
             chain_id,
@@ -282,12 +279,13 @@ impl Signing {
             policy: policy.name.clone(),
             allowed,
             now,
-        });
-        let (reserved, fresh) = match self.timed("begin", begin).await? {
+        };
+        let (reserved, fresh) = match self.timed("begin", self.ledger.begin_unless(request, abandoned)).await? {
             Begun::Fresh(reserved) => (reserved, true),
             Begun::Pending(reserved) => (reserved, false),
             Begun::Signed { reservation, signed, nonce } => return Ok(answer(reservation, signed, nonce, true)),
             Begun::Conflict => return Err(Refusal::Conflict),
+            Begun::Abandoned => return Err(Refusal::Abandoned),
             Begun::Held(held) => return Err(Refusal::Held(Box::new(held))),
             Begun::Denied(denied) => return Err(self.denied(denied)),
             Begun::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),

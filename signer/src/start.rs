@@ -14,6 +14,7 @@ use crate::api::callers::CallerError;
 use crate::api::listen::{BindError, Limits, Listener, Routers, Serving};
 use crate::api::{Api, LARGE, router, spare_router, without_pages};
 use crate::chain::Chains;
+use crate::gauges::Gauges;
 use crate::harden::{self, UserError};
 use crate::in_flight::InFlight;
 use crate::key::{self, Key, KeyInfo, LoadError};
@@ -174,6 +175,7 @@ impl Signer {
         let chains = Chains::load(config).map_err(|(name, why)| StartError::Chain { name, why })?;
         let live = Arc::new(Live::new(Snapshot::load(config)?));
         let metrics = Metrics::new()?;
+        let gauges = Gauges::new(metrics.registry())?;
         for key in keys.values() {
             key.register(metrics.registry())?;
         }
@@ -207,7 +209,7 @@ impl Signer {
             post: Arc::new(Post::new(chains)),
         };
         let large = Arc::new(Semaphore::new(LARGE));
-        let api = Api { signing, live, large, tasks: TaskTracker::new() };
+        let api = Api { signing, live, gauges, large, tasks: TaskTracker::new() };
         Ok(Self { api, ledger: running, listeners, limits: Limits::default(), started: config.clone() })
     }
 

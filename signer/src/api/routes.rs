@@ -19,6 +19,7 @@ use super::callers::{Caller, Proof};
 use super::listen::{Peer, Place};
 use super::problem::Problem;
 use super::{approvals, json_rpc, lifecycle, statements};
+use crate::gauges::Gauges;
 use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{Held, RequestId, Signed};
@@ -37,6 +38,7 @@ pub(crate) const LARGE: usize = 8;
 pub(crate) struct Api {
     pub(crate) signing: Signing,
     pub(crate) live: Arc<Live>,
+    pub(crate) gauges: Gauges,
     /// Places for bodies that are large.
     pub(crate) large: Arc<Semaphore>,
     /// Signings in flight, which go on when their client goes away.
@@ -105,6 +107,10 @@ async fn health(State(api): Shared) -> Response {
 }
 
 async fn metrics(State(api): Shared) -> Response {
+    if let Err(error) = api.gauges.look(&api.signing, &api.live.snapshot().callers).await {
+        // All else is said all the same.
+        tracing::warn!(%error, "windows and nonces could not be looked at for the metrics");
+    }
     let text = api.signing.metrics.render().map_err(|error| Problem::internal(error.to_string()));
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     answer(&request_id(), text.map(|text| (content_type, text).into_response()))
@@ -195,7 +201,7 @@ pub(super) async fn run(
             api.tasks.spawn({
                 let (api, request_id, id) = (Arc::clone(api), request_id.to_owned(), id.clone());
                 async move {
-                    let (policy, abandoned) = (caller.policy.as_ref(), || attempt.abandoned());
+                    let (policy, abandoned) = (caller.policy.as_ref(), attempt.abandoned());
                     let send = prepared.send;
                     let result = api.signing.transaction(&key, policy, id.clone(), prepared, abandoned).await;
                     api.signing.metrics.request(outcome(&result));

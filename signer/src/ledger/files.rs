@@ -48,6 +48,11 @@ impl Files {
         Ok(Self { known: vec![(path.to_owned(), identity(path)?)], real, _lock: lock })
     }
 
+    /// The database's own, without links.
+    pub(super) fn path(&self) -> &Path {
+        &self.real
+    }
+
     /// The database is open: its log is one of the files now, and so is the index of that.
     pub(super) fn opened(&mut self) -> Result<(), LedgerError> {
         for end in ["-wal", "-shm"] {

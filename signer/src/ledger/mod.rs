@@ -6,8 +6,9 @@
 //! and only then are they answered. A crash in between leaves a reservation; a retry, or the next start, finds it and
 //! signs the same transaction, nonce and all. What was stored first is what is answered for ever.
 //!
-//! One thread owns the database and commits in groups: requests that arrive while one group is synced to the disk
-//! share the next sync. Every answer is given after the commit that it depends on.
+//! One thread writes the database and commits in groups: requests that arrive while one group is synced to the disk
+//! share the next sync. Every answer is given after the commit that it depends on. Another thread reads meanwhile, so that
+//! what only looks waits for no disk.
 //!
 //! In SQLite, one process owns the ledger: it holds a lock on it, and answers nothing once its files are not where they
 //! were. In PostgreSQL, several take turns.
@@ -31,9 +32,9 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, U256};
 use tokio::sync::mpsc;
 
 use self::audit::{Event, Head};
@@ -41,6 +42,7 @@ use self::db::postgres::Postgres;
 use self::db::sqlite::Sqlite;
 use self::db::{Database, Sql};
 use self::writer::{Job, Writer, job};
+use crate::policy::Asset;
 
 pub use error::LedgerError;
 pub use nonces::Nonces;
@@ -56,11 +58,12 @@ pub use verify::{Trail, VerifyError};
 #[derive(Debug, Clone)]
 pub struct Ledger {
     jobs: mpsc::Sender<Box<dyn Job>>,
+    reads: mpsc::Sender<Box<dyn Job>>,
 }
 
-/// The writer's thread, to wait for.
+/// The ledger's threads, to wait for: the one that writes, and the one that reads.
 #[derive(Debug)]
-pub struct Running(std::thread::JoinHandle<()>);
+pub struct Running([std::thread::JoinHandle<()>; 2]);
 
 /// A ledger that was opened.
 #[derive(Debug)]
@@ -118,31 +121,54 @@ impl Ledger {
     }
 
     /// Opens a database on a thread of its own, which owns it from then on.
-    fn start<D: Database>(
+    fn start<D: Database + 'static>(
         open: impl FnOnce() -> Result<D, LedgerError> + Send + 'static,
     ) -> Result<Opened, LedgerError> {
-        let (jobs, queue) = mpsc::channel(writer::QUEUE);
+        let ((jobs, queue), (reads, read_queue)) = (mpsc::channel(writer::QUEUE), mpsc::channel(writer::QUEUE));
         let (opened, wait) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("keygate-ledger".into()).spawn(move || {
-            let known = |database: &mut D| {
-                let mut known = None;
-                database.transact(true, &mut |db| {
-                    known = Some((requests::callers(db)?, audit::head(db)?));
-                    Ok(())
-                })?;
-                known.ok_or(LedgerError::Closed)
-            };
-            match open().and_then(|mut database| Ok((known(&mut database)?, database))) {
-                Ok((known, database)) => {
-                    let _ = opened.send(Ok(known));
-                    Writer(database).run(queue);
+        let (hand_over, take_over) = std::sync::mpsc::sync_channel::<Box<dyn Database>>(1);
+        let (reading_ends, reading_ended) = std::sync::mpsc::sync_channel::<()>(0);
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+            thread.map_err(|error| LedgerError::Other(error.to_string()))
+        };
+        let known = |database: &mut D| {
+            let mut known = None;
+            database.transact(true, &mut |db| {
+                known = Some((requests::callers(db)?, audit::head(db)?));
+                Ok(())
+            })?;
+            known.ok_or(LedgerError::Closed)
+        };
+        let open = move || {
+            let mut database = open()?;
+            Ok::<_, LedgerError>((known(&mut database)?, database.reader()?, database))
+        };
+        let writing = spawn(
+            "keygate-ledger",
+            Box::new(move || match open() {
+                Ok((known, reader, database)) => {
+                    let _ = (hand_over.send(reader), opened.send(Ok(known)));
+                    let mut writer = Writer(database);
+                    writer.run(queue);
+                    // The last connection that closes, if it may write, leaves the database in one file.
+                    let _ = reading_ended.recv();
                 }
                 Err(error) => drop(opened.send(Err(error))),
-            }
-        });
-        let thread = thread.map_err(|error| LedgerError::Other(error.to_string()))?;
+            }),
+        )?;
+        let reading = spawn(
+            "keygate-read",
+            Box::new(move || {
+                if let Ok(database) = take_over.recv() {
+                    Writer(database).run(read_queue);
+                }
+                drop(reading_ends);
+            }),
+        )?;
         let (callers, head) = wait.recv().map_err(|_| LedgerError::Closed)??;
-        Ok(Opened { ledger: Self { jobs }, running: Running(thread), callers: callers.into_iter().collect(), head })
+        let running = Running([writing, reading]);
+        Ok(Opened { ledger: Self { jobs, reads }, running, callers: callers.into_iter().collect(), head })
     }
 
     /// What the ledger holds under `id`.
@@ -158,7 +184,21 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: nothing is reserved then, as far as this process knows; if it is after all, a retry finds it.
     pub async fn begin(&self, request: Request) -> Result<Begun, LedgerError> {
-        self.ask(false, move |db| requests::begin(db, &request)).await
+        self.begin_unless(request, || false).await
+    }
+
+    /// As [`Self::begin`], unless it is `abandoned` when its turn comes.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn begin_unless(
+        &self,
+        request: Request,
+        abandoned: impl Fn() -> bool + Send + 'static,
+    ) -> Result<Begun, LedgerError> {
+        let begin =
+            move |db: &mut dyn Sql| if abandoned() { Ok(Begun::Abandoned) } else { requests::begin(db, &request) };
+        self.ask(false, begin).await
     }
 
     /// Stores signed bytes under a reservation, durably. The first win: what comes back is what to answer.
@@ -213,6 +253,23 @@ impl Ledger {
     /// [`LedgerError`]: the signature may not be given out then.
     pub async fn record(&self, statement: Statement) -> Result<(), LedgerError> {
         self.ask(false, move |db| statements::record(db, &statement)).await
+    }
+
+    /// What was spent of an asset in the last `period`, under a policy, by an address, on a chain.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn spent(
+        &self,
+        (policy, address, chain_id): (String, Address, u64),
+        asset: Asset,
+        period: Duration,
+        now: SystemTime,
+    ) -> Result<U256, LedgerError> {
+        let spent = move |db: &mut dyn Sql| {
+            spends::spent(db, spends::Account { policy: &policy, address, chain_id }, asset, period, now)
+        };
+        self.ask(true, spent).await
     }
 
     /// What is known of an address's nonces on a chain, from `from` on.
@@ -326,7 +383,8 @@ impl Ledger {
         work: impl FnMut(&mut dyn Sql) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (job, answer) = job(reads, work);
-        self.jobs.send(job).await.map_err(|_| LedgerError::Closed)?;
+        let queue = if reads { &self.reads } else { &self.jobs };
+        queue.send(job).await.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 }
@@ -334,8 +392,10 @@ impl Ledger {
 impl Running {
     /// Waits until the database is closed, which is when all handles are gone. Blocks.
     pub fn wait(self) {
-        if self.0.join().is_err() {
-            tracing::error!("the ledger's thread panicked");
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the ledger panicked");
+            }
         }
     }
 }

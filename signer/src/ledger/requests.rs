@@ -63,7 +63,7 @@ pub(super) fn begin(db: &mut dyn Sql, request: &Request) -> Result<Begun, Ledger
         Begun::Fresh(_) => "reserved",
         Begun::Pending(_) => "tried-again",
         Begun::Signed { .. } => "replayed",
-        Begun::Conflict => "conflict",
+        Begun::Conflict | Begun::Abandoned => "conflict",
         Begun::Held(_) => "held",
         Begun::Denied(_) => "denied",
         Begun::ClockBehind(_) => "clock-behind",
@@ -82,7 +82,7 @@ pub(super) fn begin(db: &mut dyn Sql, request: &Request) -> Result<Begun, Ledger
             detail["rule"] = denied.rule.into();
             detail["why"] = denied.detail.as_str().into();
         }
-        Begun::Signed { .. } | Begun::Conflict | Begun::ClockBehind(_) => {}
+        Begun::Signed { .. } | Begun::Conflict | Begun::Abandoned | Begun::ClockBehind(_) => {}
     }
     audit::append(db, &audit::Event::new(request.now, what, detail))?;
     Ok(begun)

@@ -74,10 +74,7 @@ pub(super) fn judge(
             return Ok(Err(Refused::ClockBehind(behind)));
         }
         for window in windows {
-            let period = i64::try_from(window.period.as_millis()).unwrap_or(i64::MAX);
-            // What is exactly as old as the window is out of it.
-            let before = standing(db, account, asset, millis(now).saturating_sub(period))?.total;
-            let spent = U256::saturating_from(last.total.saturating_sub(before));
+            let spent = spent_of(db, account, asset, last.total, window.period, now)?;
             if let Err(denied) = judge_window(asset, window, spent, amount) {
                 return Ok(Err(Refused::Denied(denied)));
             }
@@ -91,6 +88,32 @@ pub(super) fn judge(
         });
     }
     Ok(Ok(entries))
+}
+
+/// What was spent of an asset in the last `period`.
+pub(super) fn spent(
+    db: &mut dyn Sql,
+    account: Account<'_>,
+    asset: Asset,
+    period: Duration,
+    now: SystemTime,
+) -> Result<U256, LedgerError> {
+    let total = standing(db, account, asset, i64::MAX)?.total;
+    spent_of(db, account, asset, total, period, now)
+}
+
+/// How much of a running total is of the last `period`. What is exactly as old as that is out of it.
+fn spent_of(
+    db: &mut dyn Sql,
+    account: Account<'_>,
+    asset: Asset,
+    total: Total,
+    period: Duration,
+    now: SystemTime,
+) -> Result<U256, LedgerError> {
+    let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
+    let before = standing(db, account, asset, millis(now).saturating_sub(period))?.total;
+    Ok(U256::saturating_from(total.saturating_sub(before)))
 }
 
 /// Writes down what is spent, for a request or for what is none; by these ids it can be taken back.

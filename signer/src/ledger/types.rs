@@ -91,6 +91,8 @@ pub enum Begun {
     },
     /// Another request under the same name.
     Conflict,
+    /// Nobody waits for it any more; nothing is reserved.
+    Abandoned,
     /// Somebody else must approve it first; nothing is reserved but its name.
     Held(Held),
     /// A limit says no; nothing is reserved.

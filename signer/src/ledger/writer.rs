@@ -1,4 +1,4 @@
-//! The thread that owns the database, and commits in groups.
+//! The threads that own the database's connections: one commits in groups, the other reads meanwhile.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -59,7 +59,7 @@ pub(super) struct Writer<D>(pub(super) D);
 
 impl<D: Database> Writer<D> {
     /// Works until every sender is gone.
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    pub(super) fn run(&mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         let mut group = Vec::new();
         while queue.blocking_recv_many(&mut group, GROUP) > 0 {
             self.work(&mut group);

@@ -133,6 +133,16 @@ impl Policy {
         approver != caller && self.approvers.contains(approver)
     }
 
+    /// Every window there is, with what it is of: `native`, or a token's name in the file.
+    pub(crate) fn all_windows(&self) -> impl Iterator<Item = (&str, Asset, Window)> {
+        let native = self.daily_value.map(daily).into_iter().chain(self.windows.iter().cloned());
+        let tokens = self.tokens.iter().flatten().flat_map(|(contract, token)| {
+            let windows = token.windows.iter().cloned();
+            windows.map(|window| (token.name.as_str(), Asset::Token(*contract), window))
+        });
+        native.map(|window| ("native", Asset::Native, window)).chain(tokens)
+    }
+
     /// Whether a call is signed only if it can be read: a list of recipients, or of amounts, is none when a function that
     /// nobody here knows carries others.
     fn restricts_calls(&self) -> bool {

@@ -148,6 +148,8 @@ async fn what_is_wrong_with_a_request_is_said() {
     );
     let metrics = running.get("/metrics").await.body;
     for line in [
+        "keygate_signer_window_limit{asset=\"native\",chain=\"polygon\",key=\"hot\",policy=\"payouts\",seconds=\"86400\"} 2000",
+        "keygate_signer_window_spent{asset=\"native\",chain=\"polygon\",key=\"hot\",policy=\"payouts\",seconds=\"86400\"} 2000",
         "keygate_signer_requests_total{outcome=\"signed\"} 2",
         "keygate_signer_requests_total{outcome=\"denied\"} 5",
         "keygate_signer_verdicts_total{rule=\"daily_value\"} 1",

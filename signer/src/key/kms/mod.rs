@@ -1,8 +1,8 @@
 //! A key in AWS KMS, which it never leaves.
 //!
 //! A multi-region key is the same key in several regions: they are asked in order, one at a time, and the next when one
-//! does not answer, fails or throttles. A region that fails time and again is left alone for a while ([`breaker`]).
-//! Every call has its turn, below the account's quota and fairly among callers ([`pace`]): retries, too, which are
+//! does not answer, fails or throttles. A region that fails time and again is left alone for a while (`breaker.rs`).
+//! Every call has its turn, below the account's quota and fairly among callers (`pace.rs`): retries, too, which are
 //! made here and not by the SDK.
 //!
 //! Public keys are fetched at start, must be the same everywhere, and are what every signature is verified against.

@@ -9,6 +9,9 @@ use super::LedgerError;
 
 /// A database that is open.
 pub(super) trait Database: Send {
+    /// Another connection to it, to read from while this one writes.
+    fn reader(&self) -> Result<Box<dyn Database>, LedgerError>;
+
     /// Runs `work` in one transaction, and commits it durably. What fails leaves nothing behind. Work that `reads` only
     /// waits for nobody.
     fn transact(
@@ -16,6 +19,20 @@ pub(super) trait Database: Send {
         reads: bool,
         work: &mut dyn FnMut(&mut dyn Sql) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError>;
+}
+
+impl Database for Box<dyn Database> {
+    fn reader(&self) -> Result<Box<dyn Database>, LedgerError> {
+        (**self).reader()
+    }
+
+    fn transact(
+        &mut self,
+        reads: bool,
+        work: &mut dyn FnMut(&mut dyn Sql) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        (**self).transact(reads, work)
+    }
 }
 
 /// A transaction that is open.

@@ -98,6 +98,12 @@ impl Postgres {
 }
 
 impl Database for Postgres {
+    fn reader(&self) -> Result<Box<dyn Database>, LedgerError> {
+        let mut reader = Self::new(self.config.clone(), self.tls.clone());
+        reader.connected()?;
+        Ok(Box::new(reader))
+    }
+
     fn transact(
         &mut self,
         reads: bool,

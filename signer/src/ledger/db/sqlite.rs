@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::Address;
@@ -20,7 +21,7 @@ const STATEMENTS: usize = 128;
 pub(in crate::ledger) struct Sqlite {
     pub(in crate::ledger) connection: Connection,
     /// Let go after the connection is closed.
-    files: Files,
+    files: Arc<Files>,
 }
 
 impl Sqlite {
@@ -43,7 +44,7 @@ impl Sqlite {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::sqlite::migrate(&mut connection, keys)?;
         files.opened()?;
-        Ok(Self { connection, files })
+        Ok(Self { connection, files: Arc::new(files) })
     }
 
     /// Opens a database that is there, to read it, while another process may have it.
@@ -51,12 +52,19 @@ impl Sqlite {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(2))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::sqlite::is_newest(&connection)?;
-        Ok(ReadOnly(connection))
+        Ok(ReadOnly { connection, files: None })
     }
 }
 
 impl Database for Sqlite {
+    fn reader(&self) -> Result<Box<dyn Database>, LedgerError> {
+        let mut reader = Self::open_to_read(self.files.path())?;
+        reader.files = Some(Arc::clone(&self.files));
+        Ok(Box::new(reader))
+    }
+
     fn transact(
         &mut self,
         reads: bool,
@@ -74,15 +82,24 @@ impl Database for Sqlite {
 }
 
 /// A database that is only read.
-pub(in crate::ledger) struct ReadOnly(Connection);
+pub(in crate::ledger) struct ReadOnly {
+    connection: Connection,
+    /// Those of the signer that writes it, where it is this one.
+    files: Option<Arc<Files>>,
+}
 
 impl Database for ReadOnly {
+    fn reader(&self) -> Result<Box<dyn Database>, LedgerError> {
+        Err(LedgerError::ReadOnly)
+    }
+
     fn transact(
         &mut self,
         _: bool,
         work: &mut dyn FnMut(&mut dyn Sql) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
-        let transaction = self.0.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        self.files.as_ref().map_or(Ok(()), |files| files.check())?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
         work(&mut Open(&transaction))
     }
 }
