@@ -167,27 +167,45 @@ impl Prepared {
         Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, digest })
     }
 
-    /// The same request, whatever `tx` was filled with: this [`asked_digest`] says what the caller asked for.
-    pub(crate) fn asked(self, digest: [u8; 32]) -> Self {
-        Self { digest, ..self }
+    /// The same request, whatever `tx` was filled with meanwhile: it is the same if what was asked for is the same.
+    pub(crate) fn asked(self, asked: [u8; 32]) -> Self {
+        Self { digest: asked, ..self }
     }
 
     /// To be sent, which is another request than to be signed.
     pub(crate) fn sent(self) -> Self {
-        let digest = Sha256::new().chain_update(b"keygate send\0").chain_update(self.digest).finalize().into();
-        Self { send: true, digest, ..self }
+        Self { send: true, digest: sent(self.digest), ..self }
     }
 }
 
+/// What says whether two requests are the same that leave something to be filled in: what was asked for, by which key and
+/// on which chain.
+pub(crate) fn asked(address: Address, chain_id: u64, asked: &[u8]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(b"keygate request\0")
+        .chain_update(address)
+        .chain_update(chain_id.to_be_bytes())
+        .chain_update(asked)
+        .finalize()
+        .into()
+}
+
+/// The digest of a request that is to be sent, and not only signed.
+pub(crate) fn sent(digest: [u8; 32]) -> [u8; 32] {
+    Sha256::new().chain_update(b"keygate send\0").chain_update(digest).finalize().into()
+}
+
 impl Signing {
-    /// What was signed under `id` before.
-    pub(crate) async fn known(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<Answer>, Refusal> {
+    /// What this request was filled in with when it was asked for first: that is what was reserved, signed, or seen by who
+    /// approves it.
+    pub(crate) async fn filled(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<String>, Refusal> {
         match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
             Some(known) if known.digest != digest => Err(Refusal::Conflict),
-            Some(Record { reservation, signed: Some(signed), chain_id, nonce, .. }) => {
-                Ok(Some(Answer { reservation, signed, from: id.address, chain_id, nonce, replayed: true }))
+            Some(known) => Ok(known.body),
+            None => {
+                let held = self.timed("lookup", self.ledger.held_as(id.clone())).await?;
+                Ok(held.filter(|held| held.digest == digest).map(|held| held.body))
             }
-            Some(_) | None => Ok(None),
         }
     }
 
@@ -204,10 +222,7 @@ impl Signing {
         prepared: Prepared,
         abandoned: impl Fn() -> bool + Send + 'static,
     ) -> Result<Answer, Refusal> {
-        let Prepared { tx, numbering, purpose, send, digest } = prepared;
-        if let Some(known) = self.known(&id, digest).await? {
-            return Ok(known);
-        }
+        let Prepared { mut tx, numbering, purpose, send, digest } = prepared;
         let chain_id = tx.chain_id();
         let answer = |reservation, signed, nonce, replayed| Answer {
             reservation,
@@ -217,6 +232,16 @@ impl Signing {
             nonce,
             replayed,
         };
+
+        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
+            Some(known) if known.digest != digest => return Err(Refusal::Conflict),
+            Some(Record { reservation, signed: Some(signed), nonce, .. }) => {
+                return Ok(answer(reservation, signed, nonce, true));
+            }
+            // What is judged is what will be signed.
+            Some(Record { body: Some(body), .. }) => tx = reserved(&body)?,
+            Some(_) | None => {}
+        }
         let now = SystemTime::now();
         let judged = policy.ok_or_else(Denied::no_policy).and_then(|policy| {
             let allowed = match purpose {
@@ -325,9 +350,8 @@ impl Signing {
         let Reserved { reservation, nonce, body } = reserved;
         let tx = match body {
             // Whatever is asked for now, under this name this was reserved.
-            Some(body) => Transaction::from_body(&body)
-                .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))?,
-            None => asked,
+            Some(body) if !fresh => self::reserved(&body)?,
+            _ => asked,
         };
         let tx = tx.with_nonce(nonce);
         let digest = keccak256(tx.signing_bytes()?);
@@ -518,11 +542,10 @@ impl Signing {
     }
 }
 
-/// What says whether two requests are the same, where it is what the caller `asked` for: what it left out, and was filled
-/// here, is none of it. To have it sent is another request than to have it signed.
-pub(crate) fn asked_digest(address: Address, asked: &[u8], send: bool) -> [u8; 32] {
-    let what: &[u8] = if send { b"keygate asked to send\0" } else { b"keygate asked\0" };
-    Sha256::new().chain_update(what).chain_update(address).chain_update(asked).finalize().into()
+/// A transaction as it was reserved.
+fn reserved(body: &str) -> Result<Transaction, LedgerError> {
+    Transaction::from_body(body)
+        .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))
 }
 
 /// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address

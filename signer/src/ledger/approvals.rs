@@ -13,24 +13,21 @@ const COLUMNS: &str =
     "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
             decided_by, approved FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
 
-/// What somebody has approved, which is what is signed, however else the same request would be filled now; or what keeps
-/// it from being signed.
-pub(super) fn needed(
-    db: &mut dyn Sql,
-    request: &Request,
-    approval: &Approval,
-) -> Result<Result<String, Begun>, LedgerError> {
+/// What keeps a request from being signed now; nothing, once somebody has approved it as it is.
+pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -> Result<Option<Begun>, LedgerError> {
     let RequestId { caller, key, address, idempotency_key } = &request.id;
     let name = values![caller, address.into_array(), idempotency_key];
     if let Some(row) = db.first(COLUMNS, name)? {
         let held = held(&row)?;
         return Ok(match &held.decision {
-            _ if held.digest != request.digest => Err(Begun::Conflict),
-            None => Err(Begun::Held(held)),
-            Some(Decision { approved: true, .. }) => Ok(held.body),
+            _ if held.digest != request.digest => Some(Begun::Conflict),
+            None => Some(Begun::Held(held)),
+            // What was filled in otherwise is not what was approved: asked for again, it is filled in as that was.
+            Some(Decision { approved: true, .. }) if held.body != request.body => Some(Begun::Held(held)),
+            Some(Decision { approved: true, .. }) => None,
             Some(Decision { by, .. }) => {
                 let detail = format!("{by:?} has rejected it");
-                Err(Begun::Denied(Denied { rule: approval.rule, detail }))
+                Some(Begun::Denied(Denied { rule: approval.rule, detail }))
             }
         });
     }
@@ -51,8 +48,7 @@ pub(super) fn needed(
         ],
     )?;
     let row = db.first(COLUMNS, name)?;
-    let row = row.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?;
-    Ok(Err(Begun::Held(held(&row)?)))
+    row.map(|row| held(&row).map(Begun::Held)).transpose()
 }
 
 /// One of them, by its request's name.

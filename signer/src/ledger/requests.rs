@@ -13,7 +13,6 @@ use crate::failpoint::failpoint;
 
 struct Found {
     policy: String,
-    body: Option<String>,
     record: Record,
 }
 
@@ -37,13 +36,13 @@ fn find(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Found>, LedgerError> 
         .map(|row| {
             Ok(Found {
                 policy: row.text(1)?,
-                body: row.maybe_text(2)?,
                 record: Record {
                     reservation: Reservation(row.int(0)?),
                     address: row.maybe_array::<20>(3)?.map(Into::into),
                     digest: row.array(4)?,
                     chain_id: row.unsigned(5)?,
                     nonce: row.unsigned(6)?,
+                    body: row.maybe_text(2)?,
                     signed: signed(&row, 7)?,
                 },
             })
@@ -113,13 +112,11 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
         Err(Refused::Denied(denied)) => return Ok(Begun::Denied(denied)),
         Err(Refused::ClockBehind(behind)) => return Ok(Begun::ClockBehind(behind)),
     };
-    let approved = match &request.allowed.approval {
-        Some(approval) => match approvals::needed(db, request, approval)? {
-            Ok(approved) => Some(approved),
-            Err(begun) => return Ok(begun),
-        },
-        None => None,
-    };
+    if let Some(approval) = &request.allowed.approval
+        && let Some(begun) = approvals::needed(db, request, approval)?
+    {
+        return Ok(begun);
+    }
     if let Some(found) = elsewhere {
         let Reservation(id) = found.record.reservation;
         spends::take_back_of(db, id)?;
@@ -148,7 +145,7 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
             nonce,
             managed,
             request.send,
-            approved.as_ref().unwrap_or(&request.body),
+            &request.body,
             &request.policy,
             request.value.to_be_bytes::<32>(),
             millis(request.now),
@@ -157,11 +154,11 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
     let id = inserted.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?.int(0)?;
     spends::insert(db, account, &entries, Some(id))?;
     failpoint("reserving");
-    Ok(Begun::Fresh(Reserved { reservation: Reservation(id), nonce, body: approved }))
+    Ok(Begun::Fresh(Reserved { reservation: Reservation(id), nonce, body: None }))
 }
 
-fn reserved(found: &Found) -> Reserved {
-    Reserved { reservation: found.record.reservation, nonce: found.record.nonce, body: found.body.clone() }
+fn reserved(Found { record, .. }: &Found) -> Reserved {
+    Reserved { reservation: record.reservation, nonce: record.nonce, body: record.body.clone() }
 }
 
 /// Who asks for what, as the trail has it.

@@ -187,6 +187,8 @@ pub struct Record {
     pub chain_id: u64,
     /// The transaction's nonce.
     pub nonce: u64,
+    /// The transaction as JSON without its nonce; none for one from before there were such.
+    pub body: Option<String>,
     /// The signed bytes, once there are any.
     pub signed: Option<Signed>,
 }

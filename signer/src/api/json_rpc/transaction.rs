@@ -115,20 +115,22 @@ impl Wanted {
         })
     }
 
-    /// Says which chain it is for, where it does not.
-    pub(super) fn of(&mut self, chain: Option<&Chain>) {
+    /// Fills what is left out as it was filled before, in a transaction of [`Transaction::body`].
+    pub(super) fn fill_as(&mut self, body: &str) -> Result<(), FieldError> {
+        let Ok(Json::Object(before)) = serde_json::from_str(body) else { return Ok(()) };
+        for (name, value) in before {
+            if QUANTITIES.contains(&name.as_str()) && !self.has(&name) && name != "value" {
+                self.set(&name, quantity::<U256>(&name, value)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `chainId`, `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be.
+    pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<(), Fault> {
         if let (false, Some(chain)) = (self.has("chainId"), chain) {
             self.set("chainId", U256::from(chain.id));
         }
-    }
-
-    /// Whether something goes with it that is not signed.
-    pub(super) fn has_sidecar(&self) -> bool {
-        SIDECAR.iter().any(|name| self.has(name))
-    }
-
-    /// Fills `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be.
-    pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<(), Fault> {
         let kind = self.kind().map_err(Fault::field)?;
         let names = match kind {
             Some(0 | 1) => &["gas", "gasPrice"][..],

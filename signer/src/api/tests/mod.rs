@@ -1,9 +1,11 @@
 //! Over a real socket: a client speaks HTTP to a signer that serves in a directory of its own.
 
+mod adversary;
 mod faults;
 mod json_rpc;
 mod keys;
 mod live;
+mod node;
 mod openapi;
 mod requests;
 mod start;

@@ -26,6 +26,7 @@ async fn the_first_signed_bytes_are_kept_for_ever() {
         digest: [1; 32],
         chain_id: 137,
         nonce: u64::MAX - 1,
+        body: Some("{}".into()),
         signed: Some(signed(7)),
     };
     assert_eq!(record, expected);

@@ -1,0 +1,117 @@
+//! What callers with a tight policy try, and nodes that lie.
+
+use super::node::Node;
+use super::*;
+
+/// A signer whose caller `payments` has this policy, on `polygon`, which has no node, and `base`, which has one.
+async fn with(policy: &str) -> (Running, Node) {
+    let (dir, node) = (tempfile::tempdir().unwrap(), Node::start(8453).await);
+    local_keys(dir.path());
+    let base = format!("[signer.chains.base]\nid = 8453\nrpc = \"{}\"", node.url);
+    let mut config = config(dir.path(), &format!("{LOCAL}\n{base}\n[signer.policies.more]\n{policy}\n"));
+    config.callers.get_mut("payments").unwrap().value.policy.as_mut().unwrap().value = "more".into();
+    let signer = Signer::start(&config).await.unwrap();
+    (serve(dir, signer), node)
+}
+
+const APPROVAL: &str = "require_approval = { above = \"100 wei\", from = [\"other\"] }";
+const OTHER: &str = "Bearer a-third-long-token";
+
+impl Running {
+    /// JSON-RPC's `method` with one transaction, under an idempotency key.
+    async fn asks(&self, chain: &str, method: &str, name: &str, tx: &Value) -> Value {
+        let address = self.get("/v1/keys").await.body["keys"][0]["address"].clone();
+        let mut tx = tx.clone();
+        tx["from"] = address;
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [tx] }).to_string();
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("idempotency-key", name)];
+        self.send(request(Method::POST, &format!("/chains/{chain}"), &headers, &body)).await.body
+    }
+
+    async fn as_other(&self, method: Method, path: &str, body: &Value) -> Value {
+        let headers = [("authorization", OTHER), ("content-type", "application/json")];
+        self.send(request(method, path, &headers, &body.to_string())).await.body
+    }
+
+    /// Has the only request that is held approved; answers it as the approver has seen it.
+    async fn approve(&self) -> Value {
+        let list = self.as_other(Method::GET, "/v1/approvals", &json!(null)).await;
+        let [held] = list["approvals"].as_array().unwrap().as_slice() else { panic!("{list}") };
+        let decision = json!({ "decision": "approve", "digest": held["digest"] });
+        let decided =
+            self.as_other(Method::POST, &format!("/v1/approvals/{}/decision", held["approval"]), &decision).await;
+        assert_eq!(decided["state"], "decided", "{decided}");
+        held.clone()
+    }
+}
+
+fn complete(value: &str) -> Value {
+    json!({ "type": "0x2", "nonce": "0x7", "to": TO, "value": value, "gas": "0x5208", "maxFeePerGas": "0x10",
+            "maxPriorityFeePerGas": "0x10" })
+}
+
+#[tokio::test]
+async fn what_was_approved_for_one_chain_is_not_signed_for_another() {
+    let (signer, _node) = with(&format!("{APPROVAL}\nallow_nonce = true")).await;
+    let tx = complete("0x1000");
+    assert!(signer.asks("polygon", "eth_signTransaction", "a", &tx).await["error"].is_object());
+    assert_eq!(signer.approve().await["transaction"]["chainId"], "137");
+    let elsewhere = signer.asks("base", "eth_signTransaction", "a", &tx).await;
+    assert!(elsewhere["error"].is_object(), "{elsewhere}");
+    let signed = signer.asks("polygon", "eth_signTransaction", "a", &tx).await;
+    assert_eq!(signed["result"]["tx"]["chainId"], "0x89", "{signed}");
+    // Nor is what was answered for one the answer for another.
+    let elsewhere = signer.asks("base", "eth_signTransaction", "a", &tx).await;
+    assert!(elsewhere["error"].is_object(), "{elsewhere}");
+    signer.stop().await;
+}
+
+/// A request that leaves its fees to keygate.
+fn unpriced(value: &str) -> Value {
+    json!({ "to": TO, "value": value })
+}
+
+#[tokio::test]
+async fn what_was_approved_is_what_is_signed_to_the_last_fee() {
+    let (signer, node) = with(APPROVAL).await;
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1000")).await["error"].is_object());
+    let approved = signer.approve().await["transaction"].clone();
+    assert_eq!(approved["maxFeePerGas"], "15");
+    // What gas costs now, or is said to, nobody has approved.
+    node.says_block(1_000_000_000_000_000);
+    let signed = signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1000")).await;
+    assert_eq!(signed["result"]["tx"]["maxFeePerGas"], "0xf", "{signed}");
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_signed_is_answered_again_whatever_the_nodes_say_now() {
+    let (signer, node) = with("").await;
+    let one = signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
+    let (id, _) = (one["result"].as_str().unwrap(), node.refuses("eth_estimateGas"));
+    assert_eq!(signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await["result"], id);
+    // Other requests are others.
+    for (tx, name) in [(unpriced("0x2"), "a"), (unpriced("0x1"), "b")] {
+        assert!(signer.asks("base", "eth_sendTransaction", name, &tx).await["error"].is_object(), "{name}");
+    }
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn a_replacement_is_answered_again() {
+    let (signer, _node) = with("replacements = { max = 1 }").await;
+    signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
+    let replace = |name: &str| {
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("idempotency-key", name)];
+        let path = "/v1/keys/hot/transactions/a/replacements";
+        signer.send(request(Method::POST, path, &headers, r#"{"action":"speed-up"}"#))
+    };
+    let first = replace("b").await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let again = replace("b").await;
+    assert_eq!((again.status, &again.body["hash"]), (StatusCode::OK, &first.body["hash"]), "{again:?}");
+    is_problem(&replace("c").await, 403, "policy-denied");
+    signer.stop().await;
+}
