@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod disk;
 mod doctor;
+mod example;
 mod faults;
 mod hardening;
 mod keys;
