@@ -371,8 +371,12 @@ fn a_typing_error_is_answered_with_what_was_meant() {
 fn the_examples_in_the_documents_are_good() {
     let blocks =
         |document: &'static str| document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let signer = include_str!("../../docs/signer.md");
+    let first = signer.split("<<END\n").nth(1).and_then(|rest| rest.split("END\n").next()).unwrap();
+    assert!(first.starts_with("[signer]"), "{first}");
+    assert_eq!(found(first), "", "{first}");
     let readme = include_str!("../../README.md");
-    for (document, allowed) in [(readme, ""), (include_str!("../../docs/signer.md"), "allow_local_keys = false")] {
+    for (document, allowed) in [(readme, ""), (signer, "allow_local_keys = false")] {
         let example = blocks(document).find(|text| text.starts_with("[signer]")).unwrap();
         assert!(example.contains("max_value") && example.contains(allowed), "{example}");
         // In the one that has them all, keys in files are not allowed, for what is copied.
