@@ -40,11 +40,14 @@ fn check_accepts_it() {
 fn its_policies_are_what_it_says() {
     const USDC: &str = "0x3c499c542cEF5E3811e1192ce70d8cC03d5c3359";
     let home = home(&example());
-    let verdict = |caller: &str, to: &str, value: &str, data: &str| {
-        let request = serde_json::json!({
-            "chainId": 137, "type": 2, "nonce": 0, "to": to, "value": value, "data": data,
+    let verdict = |caller: &str, to: &str, value: &str, data: &str, nonce: Option<u64>| {
+        let mut request = serde_json::json!({
+            "chainId": 137, "type": 2, "to": to, "value": value, "data": data,
             "gas": 100_000, "maxFeePerGas": "100000000000", "maxPriorityFeePerGas": "30000000000",
         });
+        if let Some(nonce) = nonce {
+            request["nonce"] = nonce.into();
+        }
         home.write("request.json", request.to_string());
         let at = ["--at", "2026-03-02T09:30:00Z"];
         let command = ["signer", "check-policy", "--caller", caller, "--key", "hot-wallet"];
@@ -53,16 +56,23 @@ fn its_policies_are_what_it_says() {
     let transfer = |to: &str, amount: u64| format!("0xa9059cbb{:0>64}{amount:064x}", &to[2..]);
     let (cold, buyer) = ("0x70997970C51812dc3A010C7d01b50e0d17dc79C8", "0x00000000000000000000000000000000000000b1");
     for (caller, to, value, data, says) in [
-        ("payments", USDC, "0", transfer(buyer, 999_000_000), "allowed"),
-        ("payments", USDC, "0", transfer(buyer, 1_001_000_000), "approv"),
-        ("payments", USDC, "0", transfer(buyer, 10_001_000_000), "max_amount"),
-        ("payments", buyer, "1", "0x".to_owned(), "max_value"),
-        ("payments", buyer, "0", transfer(buyer, 1), "tokens"),
-        ("sweeper", USDC, "0", transfer(cold, 50_000_000_000), "allowed"),
-        ("sweeper", USDC, "0", transfer(buyer, 1), "to"),
-        ("treasury", USDC, "0", transfer(buyer, 1), "key"),
+        ("payments", USDC, "0", transfer(buyer, 999_000_000), "allowed by policy \"payouts\""),
+        ("payments", USDC, "0", transfer(buyer, 1_001_000_000), "held until approved by one of treasury"),
+        ("payments", USDC, "0", transfer(buyer, 10_001_000_000), "denied by policy \"payouts\": tokens"),
+        ("payments", buyer, "1", "0x".to_owned(), "denied by policy \"payouts\": max_value"),
+        ("payments", buyer, "0", transfer(buyer, 1), "denied by policy \"payouts\": tokens"),
+        ("sweeper", USDC, "0", transfer(cold, 50_000_000_000), "allowed by policy \"sweep\""),
+        ("sweeper", USDC, "0", transfer(buyer, 1), "denied by policy \"sweep\": to"),
+        ("treasury", USDC, "0", transfer(buyer, 1), "denied: keys"),
     ] {
-        let said = verdict(caller, to, value, &data);
+        let said = verdict(caller, to, value, &data, None);
         assert!(said.contains(says), "{caller} {data}: {said}");
     }
+    // With `rpc`, keygate chooses nonces; without it, callers must.
+    let good = || transfer(buyer, 1);
+    assert!(verdict("payments", USDC, "0", &good(), Some(0)).contains("denied by policy \"payouts\": allow_nonce"));
+    let text = example().replace("rpc_file", "# rpc_file");
+    home.write("keygate.toml", text);
+    assert!(verdict("payments", USDC, "0", &good(), Some(0)).contains("allowed"));
+    assert!(verdict("payments", USDC, "0", &good(), None).contains("nonce: missing"));
 }
