@@ -58,7 +58,18 @@ fn starts(loaded: &Loaded) -> Result<Vec<Diagnostic>, Failed> {
         let mut local = signer.clone();
         local.keys.retain(|_, key| key.local.is_some());
         let keys = process::runtime()?.block_on(keygate_signer::load_keys(&local));
-        found.extend(keys.err().map(|error| Diagnostic::error(error.to_string())));
+        found.extend(keys.err().map(|error| key_error(signer, &error)));
     }
     Ok(found)
+}
+
+/// What is wrong with a key, where the file has it.
+fn key_error(signer: &keygate_config::Signer, error: &keygate_signer::StartError) -> Diagnostic {
+    use keygate_signer::StartError::{Key, SameKey};
+    let what = Diagnostic::error(error.to_string());
+    let (Key { name, .. } | SameKey { name, .. }) = error else { return what };
+    match signer.keys.get(name) {
+        Some(key) => what.at(&key.span),
+        None => what,
+    }
 }

@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Kind::Transaction)]
     kind: Kind,
     /// When it is asked for, such as 2026-03-01T09:30:00Z; left out, now.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<SystemTime>,
     /// Print JSON.
     #[arg(long)]
@@ -37,6 +37,10 @@ pub struct Args {
     /// A file with the request's body, as the API takes it; - is standard input.
     #[arg(value_name = "REQUEST")]
     request: PathBuf,
+}
+
+fn time(text: &str) -> Result<SystemTime, &'static str> {
+    humantime::parse_rfc3339(text).map_err(|_| "expected a time in UTC, such as 2026-03-01T09:30:00Z")
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]

@@ -369,7 +369,9 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
     }
     for key in signer.keys.values() {
         if let Some(local) = &key.local {
-            found.extend(check_private(&local.path).err().map(|why| Diagnostic::error(why).at(&key.span)));
+            let help = "64 hex digits that its owner alone may read, as of (umask 077 && openssl rand -hex 32 > FILE)";
+            let wrong = check_private(&local.path).err();
+            found.extend(wrong.map(|why| Diagnostic::error(why).at(&key.span).help(help)));
         }
     }
     for chain in signer.chains.values() {
@@ -389,7 +391,9 @@ fn check_private(path: &Path) -> Result<(), String> {
     let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
     match metadata.permissions().mode() & 0o777 {
         _ if !metadata.is_file() => Err(format!("{}: not a regular file", path.display())),
-        mode if mode & 0o077 != 0 => Err(format!("{}: others may touch it (mode {mode:04o})", path.display())),
+        mode if mode & 0o077 != 0 => {
+            Err(format!("{}: others may touch it (mode {mode:04o}): chmod 600", path.display()))
+        }
         _ => Ok(()),
     }
 }

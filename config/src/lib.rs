@@ -19,6 +19,7 @@ pub mod model;
 mod overlap;
 mod place;
 mod signer;
+mod typo;
 pub mod units;
 mod upstream_tls;
 mod validate;
@@ -95,8 +96,9 @@ fn read(path: &Path) -> Result<Source, Diagnostics> {
 }
 
 fn syntax(error: &toml::de::Error) -> Diagnostic {
-    let mut what = Diagnostic::error(error.message().to_owned());
+    let mut what = Diagnostic::error(typo::plain(error.message()));
     what.span = error.span();
+    what.help = typo::meant(error.message());
     what
 }
 

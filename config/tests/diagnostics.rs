@@ -207,7 +207,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("\"sqlite:ledger.db\"", "\"mysql:x\"", "22:10: expected \"sqlite:PATH\""),
     ("\"1234abcd-12ab-34cd-56ef-1234567890ab\"", "\"alias/hot\"", "24:18: a KMS key is named by its id or ARN"),
     ("1234567890ab\" }", "1234567890ab\", endpoint = \"localhost\" }", "a KMS endpoint is a URL"),
-    ("kms = {", "local = { path = \"k\" }\nkms = {", "needs one of kms and local"),
+    ("kms = {", "local = { path = \"k\" }\nkms = {", "has both kms and local"),
     ("kms = { key_id = \"1234abcd-12ab-34cd-56ef-1234567890ab\" }", "local = { path = \"k\" }", "is kept in a file"),
     ("0x742d35Cc6634C0532925a3b844Bc454e4438f44e", "0x742d35Cc6634C0532925a3b844Bc454e4438f44E", "wrong checksum"),
     ("0x742d35Cc6634C0532925a3b844Bc454e4438f44e", "0x742d35Cc6634C0532925a3b844Bc9e7595f0bEb", "40 hex digits"),
@@ -221,7 +221,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ),
     ("id = 137", "id = 137\nrpc = \"https://s3cret@a.example/\"", "28:7: a node's URL has no user"),
     ("id = 137", "id = 137\nrpc = []", "has a list of no nodes as rpc"),
-    ("id = 137", "id = 137\nrpc = \"https://a.example\"\nrpc_file = \"f\"", "has one of rpc and rpc_file"),
+    ("id = 137", "id = 137\nrpc = \"https://a.example\"\nrpc_file = \"f\"", "has both rpc and rpc_file"),
     ("id = 137", "id = 137\nconfirmations = 0", "has 0 confirmations: from 1 to 10000"),
     ("id = 137", "id = 137\nstuck_after = \"soon\"", "a duration from 1ms to 366d"),
     (
@@ -311,6 +311,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("policy = \"payouts\"", "policy = \"payout\"", "no signer.policies is named"),
     ("policy = \"payouts\"", "[signer.callers.other]\nuid = 1001\nkeys = []", "have the same uid"),
     ("policy = \"payouts\"", "", "has no policy: it may have nothing signed"),
+    ("listen = \"unix:signer.sock\"", "listen = []", "21:10: the signer listens nowhere"),
 ];
 
 #[test]
@@ -342,22 +343,50 @@ fn limits_of_value_alone_limit_little() {
     assert_eq!(with("max_fee = \"1 ether\""), "");
 }
 
+/// Somebody who only approves is no asker whom nobody approves.
+#[test]
+fn who_only_approves_needs_no_key_and_no_approver() {
+    let approval = "chains = [\"polygon\"]\nrequire_approval = { above = \"1 ether\", from = [\"security\"] }";
+    let with = |security: &str| {
+        let text = GOOD.replacen("chains = [\"polygon\"]", approval, 1);
+        found(&format!("{text}[signer.callers.security]\nuid = 1002\n{security}"))
+    };
+    assert_eq!(with("keys = []"), "");
+    assert_eq!(with("keys = []\npolicy = \"payouts\""), "");
+    let said = with("keys = [\"hot\"]\npolicy = \"payouts\"");
+    assert!(said.contains("nobody may approve what caller \"security\" asks for"), "{said}");
+    assert!(with("keys = [\"hot\"]").contains("has no policy"));
+}
+
+/// What a name may have been meant to be is said with it.
+#[test]
+fn a_typing_error_is_answered_with_what_was_meant() {
+    let source = Source { path: "keygate.toml".into(), text: GOOD.replacen("[signer.policies", "[signer.polices", 1) };
+    let found = parse(source).unwrap_err();
+    assert_eq!(found.found[0].help.as_deref(), Some("did you mean `policies`?"));
+    assert!(found.render(false).contains("28:9"), "{}", found.render(false));
+}
+
 #[test]
 fn the_examples_in_the_documents_are_good() {
-    let documents = [include_str!("../../README.md"), include_str!("../../docs/signer.md")];
-    for (document, allowed) in documents.into_iter().zip(["", "allow_local_keys = false"]) {
-        let examples = || document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
-        let example = examples().find(|text| text.starts_with("[signer]")).unwrap();
+    let blocks =
+        |document: &'static str| document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let signer = include_str!("../../docs/signer.md");
+    let first = signer.split("<<END\n").nth(1).and_then(|rest| rest.split("END\n").next()).unwrap();
+    assert!(first.starts_with("[signer]"), "{first}");
+    assert_eq!(found(first), "", "{first}");
+    let readme = include_str!("../../README.md");
+    for (document, allowed) in [(readme, ""), (signer, "allow_local_keys = false")] {
+        let example = blocks(document).find(|text| text.starts_with("[signer]")).unwrap();
         assert!(example.contains("max_value") && example.contains(allowed), "{example}");
         // In the one that has them all, keys in files are not allowed, for what is copied.
         let example = example.replace("allow_local_keys = false", "allow_local_keys = true");
         assert_eq!(found(&example), "", "{example}");
         // A policy that has every field goes into the same file.
-        for policy in examples().filter(|text| text.starts_with("[signer.policies.")) {
-            assert_eq!(found(&format!("{example}\n{policy}")), "", "{policy}");
-            for field in ["windows", "rate", "hours", "replacements", "require_approval", "tokens", "calls"] {
-                assert!(policy.contains(field), "{field}");
-            }
+        let policy = blocks(include_str!("../../docs/policies.md")).next().unwrap();
+        assert_eq!(found(&format!("{example}\n{policy}")), "", "{policy}");
+        for field in ["windows", "rate", "hours", "replacements", "require_approval", "tokens", "calls"] {
+            assert!(policy.contains(field), "{field}");
         }
     }
 }

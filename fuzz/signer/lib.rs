@@ -23,6 +23,17 @@ pub mod signer {
     pub mod transaction;
     pub mod typed_data;
 
+    /// What JSON-RPC asks for, without what answers.
+    pub mod api {
+        pub mod json_rpc {
+            mod envelope;
+            mod wanted;
+
+            #[path = "../../../../fuzz/signer/checks/json_rpc.rs"]
+            pub mod checks;
+        }
+    }
+
     /// A key, without what signs.
     pub mod key {
         mod public;
@@ -32,7 +43,14 @@ pub mod signer {
 
     /// What a policy reads of a transaction.
     pub mod policy {
+        mod abi;
         pub mod calldata;
+        mod permit2;
+
+        /// What is asked of a policy on the way.
+        pub struct Policy {
+            tokens: Option<()>,
+        }
     }
 }
 pub use signer::{authorization, key, policy, signature, transaction, typed_data};

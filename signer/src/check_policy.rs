@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use keygate_config::units::Rate;
 
+use crate::api::problem::NO_NONCE;
 use crate::authorization::Authorization;
 use crate::message::Message;
 use crate::policy::{self, Allowed, Denied, Policy, Signable};
@@ -44,11 +45,11 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuestionError {
     /// The file names no such caller.
-    #[error("the file has no caller {0:?}")]
-    Caller(String),
+    #[error("the file has no caller {0:?}; it has {1}")]
+    Caller(String, String),
     /// The file names no such key.
-    #[error("the file has no key {0:?}")]
-    Key(String),
+    #[error("the file has no key {0:?}; it has {1}")]
+    Key(String, String),
     /// The API would answer 400.
     #[error("the request is not valid: {0}")]
     Request(#[from] FieldError),
@@ -60,16 +61,27 @@ pub enum QuestionError {
 /// [`QuestionError`]: there is nothing to judge.
 pub fn check_policy(config: &keygate_config::Signer, question: Question<'_>) -> Result<Verdict, QuestionError> {
     let Question { caller: name, key, kind, request, now } = question;
-    let caller = config.callers.get(name).ok_or_else(|| QuestionError::Caller(name.to_owned()))?;
+    let Some(caller) = config.callers.get(name) else {
+        return Err(QuestionError::Caller(name.to_owned(), listed(config.callers.keys())));
+    };
     if !config.keys.contains_key(key) {
-        return Err(QuestionError::Key(key.to_owned()));
+        return Err(QuestionError::Key(key.to_owned(), listed(config.keys.keys())));
     }
     let named = caller.policy.as_ref().and_then(|policy| Some((&policy.value, config.policies.get(&policy.value)?)));
     let policy = named.map(|(name, policy)| Policy::new(name, policy, &config.chains));
     let judged = match kind {
         Signable::Transaction => {
-            let tx = Transaction::parse(request)?;
-            by(policy.as_ref(), |policy| policy::judge(policy, &tx, now))
+            let (tx, nonce) = Transaction::parse_draft(request)?;
+            // Where there are nodes to ask, keygate chooses nonces.
+            let mut chain = config.chains.values().filter(|chain| chain.id == tx.chain_id());
+            let chosen_here = chain.next().is_some_and(|chain| chain.rpc.is_some() || chain.rpc_file.is_some());
+            if nonce.is_none() && !chosen_here {
+                return Err(FieldError { field: Some("nonce".to_owned()), problem: NO_NONCE.to_owned() }.into());
+            }
+            by(policy.as_ref(), |policy| match policy::judge(policy, &tx, now)? {
+                _ if nonce.is_some() && chosen_here && !policy.allow_nonce => Err(Denied::nonce_given()),
+                allowed => Ok(allowed),
+            })
         }
         Signable::Message => {
             let message = Message::parse(request)?;
@@ -99,6 +111,11 @@ pub fn check_policy(config: &keygate_config::Signer, question: Question<'_>) -> 
         policy: policy.map(|policy| policy.name),
         judged,
     })
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.map(String::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn by(policy: Option<&Policy>, judge: impl FnOnce(&Policy) -> Result<Allowed, Denied>) -> Result<Allowed, Denied> {

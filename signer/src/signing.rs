@@ -310,10 +310,7 @@ impl Signing {
     fn may_give(&self, policy: &Policy, chain_id: u64, numbering: Numbering) -> Result<(), Denied> {
         let chosen_here = self.post.rpc(chain_id).is_some();
         match numbering {
-            Numbering::Given(_) if chosen_here && !policy.allow_nonce => Err(Denied {
-                rule: "allow_nonce",
-                detail: "the chain's nonces are chosen by keygate: leave the nonce out".to_owned(),
-            }),
+            Numbering::Given(_) if chosen_here && !policy.allow_nonce => Err(Denied::nonce_given()),
             _ => Ok(()),
         }
     }

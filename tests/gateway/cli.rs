@@ -187,7 +187,8 @@ fn what_a_start_refuses_check_refuses() {
             ("ledger.db", "no database"),
             "database",
         ),
-        ("signer", signer.to_owned(), ("signer.sock", ""), "dev.key: No such file"),
+        ("signer", signer.to_owned(), ("signer.sock", ""), "there is a file that is no socket"),
+        ("signer", signer.to_owned(), ("a", ""), "dev.key: No such file"),
     ] {
         let home = Home::new(&toml);
         home.secret(file.0, file.1);

@@ -9,6 +9,7 @@ mod crash;
 mod crash_steps;
 mod disk;
 mod doctor;
+mod example;
 mod faults;
 mod hardening;
 mod keys;

@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for TokenHash {
         // What is there instead may be the token itself, and is not repeated.
         Self::from_hex(&String::deserialize(deserializer)?).ok_or_else(|| {
             de::Error::custom(
-                "expected the 64 hex digits of a token's SHA-256, as `keygate signer hash-token` prints them",
+                "expected the 64 hex digits of a token's SHA-256: what `keygate signer hash-token` prints behind \"sha256:\"",
             )
         })
     }

@@ -62,7 +62,9 @@ pub(super) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
     let (mut uids, mut hashes, mut sans) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (name, caller) in &signer.callers {
         if caller.proofs() != 1 {
-            let what = format!("caller {name:?} needs one of token_file, token_sha256, uid and san");
+            let how =
+                if caller.proofs() == 0 { "nothing to be known by" } else { "more than one thing to be known by" };
+            let what = format!("caller {name:?} has {how}: it needs one of token_file, token_sha256, uid and san");
             found.push(Diagnostic::error(what).at(&caller.span));
         }
         let mut alike = |what: &str, other: Option<&String>| {
@@ -96,6 +98,8 @@ pub(super) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
         }
         match &caller.policy {
             Some(policy) => reference("signer.policies", policy, &signer.policies, found),
+            // Who has no key may still approve what others ask for.
+            None if caller.keys.is_empty() => {}
             None => found.push(
                 Diagnostic::warning(format!("caller {name:?} has no policy: it may have nothing signed"))
                     .at(&caller.span),
@@ -114,7 +118,8 @@ pub(crate) fn check(signer: &Signer, found: &mut Vec<Diagnostic>) {
         }
         let of_file = match caller.token_file.as_deref().map(|path| (path, load_tokens(path))) {
             Some((_, Err(why))) => {
-                found.push(Diagnostic::error(why).at(&caller.span));
+                let help = "make one: (umask 077 && openssl rand -hex 32 > FILE), and give it to the caller";
+                found.push(Diagnostic::error(why).at(&caller.span).help(help));
                 Vec::new()
             }
             Some((path, Ok(tokens))) => {

@@ -64,7 +64,11 @@ pub(super) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
         }
         let urls = chain.rpc.as_ref().map_or(&[][..], OneOrMany::as_slice);
         if chain.rpc.is_some() && chain.rpc_file.is_some() {
-            found.push(Diagnostic::error(format!("chain {name:?} has one of rpc and rpc_file")).at(&chain.span));
+            found.push(
+                Diagnostic::error(format!("chain {name:?} has both rpc and rpc_file"))
+                    .at(&chain.span)
+                    .help("put all nodes in one of them"),
+            );
         }
         if chain.rpc.is_some() && urls.is_empty() {
             found.push(Diagnostic::error(format!("chain {name:?} has a list of no nodes as rpc")).at(&chain.span));

@@ -150,7 +150,12 @@ pub(super) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
                     .help("for development, set allow_local_keys = true under [signer]; for money, use kms"),
             ),
             (None, Some(_)) => {}
-            _ => found.push(Diagnostic::error(format!("key {name:?} needs one of kms and local")).at(&key.span)),
+            (one, _) => {
+                let has = if one.is_some() { "both kms and local" } else { "neither kms nor local" };
+                found.push(Diagnostic::error(format!("key {name:?} has {has}")).at(&key.span).help(
+                    "a key is in one place: kms = { key_id = \"...\" }, or for development local = { path = \"...\" }",
+                ));
+            }
         }
     }
     same_keys(signer, found);

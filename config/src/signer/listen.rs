@@ -87,6 +87,9 @@ impl<'de> Deserialize<'de> for OneOrMany<At<SignerAddress>> {
         };
         match &found.value {
             toml::Value::String(text) => Ok(Self::One(address(text)?)),
+            toml::Value::Array(list) if list.is_empty() => {
+                Err(de::Error::custom("the signer listens nowhere: expected an address, as \"unix:PATH\", or more"))
+            }
             toml::Value::Array(list) => list
                 .iter()
                 .map(|item| item.as_str().ok_or_else(|| de::Error::custom("expected strings")).and_then(address))
@@ -136,11 +139,7 @@ pub fn may_be_plain(address: SocketAddr) -> bool {
 }
 
 pub(super) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
-    let listen = signer.listen.as_slice();
-    if listen.is_empty() {
-        found.push(Diagnostic::error("the signer listens nowhere"));
-    }
-    for listen in listen {
+    for listen in signer.listen.as_slice() {
         match &listen.value {
             SignerAddress::Http(address) if !may_be_plain(*address) => found.push(
                 Diagnostic::error(format!("{address}: tokens would cross the network in the clear"))

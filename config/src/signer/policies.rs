@@ -262,7 +262,11 @@ fn approvals(name: &str, policy: &At<Policy>, signer: &Signer, found: &mut Vec<D
     for approver in &approval.from {
         reference("signer.callers", approver, &signer.callers, found);
     }
-    let asking = signer.callers.iter().filter(|(_, caller)| caller.policy.as_ref().is_some_and(|of| of.value == name));
+    // Who has no key asks for nothing.
+    let asking = signer
+        .callers
+        .iter()
+        .filter(|(_, caller)| !caller.keys.is_empty() && caller.policy.as_ref().is_some_and(|of| of.value == name));
     for (caller, _) in asking {
         if approval.from.iter().all(|approver| approver.value == *caller) {
             found.push(

@@ -11,7 +11,7 @@ mod json_rpc;
 mod lifecycle;
 pub(crate) mod listen;
 pub(crate) mod openapi;
-mod problem;
+pub(crate) mod problem;
 mod routes;
 mod statements;
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl Problem {
 }
 
 /// Why a nonce has to be given.
-const NO_NONCE: &str = "missing: the chain has no rpc, so that nobody here knows which comes next";
+pub(crate) const NO_NONCE: &str = "missing: the chain has no rpc, so that nobody here knows which comes next";
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {

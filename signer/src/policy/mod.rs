@@ -121,6 +121,12 @@ impl Denied {
         Self { rule: "policy", detail: "the caller has no policy, and may have nothing signed".to_owned() }
     }
 
+    /// A nonce of the caller's, where keygate chooses them and the policy lets nobody else.
+    #[must_use]
+    pub fn nonce_given() -> Self {
+        Self { rule: "allow_nonce", detail: "the chain's nonces are chosen by keygate: leave the nonce out".to_owned() }
+    }
+
     fn new<T>(rule: &'static str, detail: impl Into<String>) -> Result<T, Self> {
         Err(Self { rule, detail: detail.into() })
     }

@@ -5,7 +5,9 @@
 //! see what came of them.
 
 mod envelope;
+mod fault;
 mod transaction;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +26,7 @@ use self::envelope::{
     Call, Fault, INVALID_PARAMS, INVALID_REQUEST, Incoming, METHOD_NOT_FOUND, NOT_FOUND, Reply, SERVER_ERROR,
     UNAUTHORIZED, UNAVAILABLE, UNSUPPORTED,
 };
-use self::transaction::Wanted;
+use self::wanted::Wanted;
 use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
