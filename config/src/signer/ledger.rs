@@ -100,7 +100,7 @@ pub(super) fn validate(ledger: &At<Ledger>, found: &mut Vec<Diagnostic>) {
         );
         return;
     };
-    if user.is_some_and(|user| user.contains(':')) {
+    if user.is_some_and(|user| user.contains(':')) || server.url.contains("password=") {
         found.push(
             Diagnostic::warning("the ledger's password is in this file")
                 .at(&ledger.span)
