@@ -34,6 +34,7 @@ mod signing;
 mod start;
 mod statement;
 mod strict;
+mod trail;
 pub mod transaction;
 pub mod typed_data;
 mod watch;
