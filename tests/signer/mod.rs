@@ -1,6 +1,7 @@
 //! `keygate signer`: a transaction's way from a caller to the chain, and everything that must stop it.
 
 mod again;
+mod audit;
 mod callers;
 mod chain;
 mod clients;
@@ -16,6 +17,8 @@ mod kms_stub;
 mod listeners;
 mod openapi;
 mod policies;
+mod postgres;
+mod postgres_faults;
 mod reload;
 mod requests;
 mod secrets;

@@ -27,6 +27,7 @@ const KEEPER: &str = r#"
 /// A server. It has a socket in its folder; the user `keygate` needs no password there, and is its superuser.
 pub struct PostgresServer {
     folder: PathBuf,
+    port: u16,
     settings: Vec<String>,
     keeper: Child,
 }
@@ -38,15 +39,22 @@ impl PostgresServer {
     /// The one that all tests share; each has a database of its own.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<PostgresServer> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(&[]))
+        SHARED.get_or_init(|| Self::start(&[], &[]))
     }
 
-    /// One of its own, for a test that ends it; with settings such as `fsync=off`.
-    pub fn start(settings: &[&str]) -> Self {
+    /// One of its own, for a test that ends it; with settings such as `fsync=off`, and files that they name as
+    /// `../NAME`.
+    pub fn start(settings: &[&str], files: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("keygate-postgres-").tempdir().expect("a folder").keep();
         let password = folder.join("password");
         std::fs::write(&password, Self::PASSWORD).expect("a file");
         given_away(&[&folder, &password]);
+        for (name, content) in files {
+            let path = folder.join(name);
+            std::fs::write(&path, content).expect("a file");
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our file");
+            given_away(&[&path]);
+        }
         let mut initdb = as_owner("initdb");
         initdb.arg("-D").arg(folder.join("data")).arg("--pwfile").arg(password);
         initdb.args(["-U", "keygate", "-E", "UTF8", "--locale=C", "--no-sync"]);
@@ -65,14 +73,15 @@ impl PostgresServer {
         command.current_dir(&folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let keeper = command.spawn().expect("a shell");
-        let mut server = Self { folder, settings, keeper };
+        let port = settings.iter().find_map(|setting| setting.strip_prefix("port=")?.parse().ok()).unwrap_or(5432);
+        let mut server = Self { folder, port, settings, keeper };
         server.until_ready();
         server
     }
 
     fn until_ready(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !tool("pg_isready").arg("-q").arg("-h").arg(&self.folder).status().expect("pg_isready").success() {
+        while !self.tool("pg_isready").arg("-q").status().expect("pg_isready").success() {
             assert!(self.keeper.try_wait().expect("a child").is_none(), "PostgreSQL has ended: {}", self.log());
             assert!(Instant::now() < deadline, "PostgreSQL does not answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
@@ -107,15 +116,6 @@ impl PostgresServer {
         this.folder = PathBuf::new();
     }
 
-    /// A file that the server may read, and only it.
-    pub fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.folder.join(name);
-        std::fs::write(&path, content).expect("a file");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our file");
-        given_away(&[&path]);
-        path
-    }
-
     /// A new database.
     pub fn database(&self) -> Database {
         self.database_of("template1")
@@ -124,12 +124,13 @@ impl PostgresServer {
     fn database_of(&self, template: &str) -> Database {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("ledger{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let postgres = Database { folder: self.folder.clone(), name: "postgres".into() };
+        let postgres = Database { folder: self.folder.clone(), port: self.port, name: "postgres".into() };
         postgres.sql(&format!("CREATE DATABASE {name} TEMPLATE {template}")).expect("a database");
         Database { name, ..postgres }
     }
 
     /// A copy of a database that nobody is connected to.
+    #[cfg_attr(test, allow(dead_code, reason = "one of the two that have this file needs it"))]
     pub fn copy(&self, of: &Database) -> Database {
         self.database_of(&of.name)
     }
@@ -137,7 +138,7 @@ impl PostgresServer {
     /// One of the server's programs, which finds the server by itself: `pg_dump`, `pg_basebackup`.
     pub fn tool(&self, name: &str) -> Command {
         let mut command = tool(name);
-        command.env("PGHOST", &self.folder).env("PGUSER", "keygate");
+        command.env("PGHOST", &self.folder).env("PGPORT", self.port.to_string()).env("PGUSER", "keygate");
         command
     }
 }
@@ -156,6 +157,7 @@ impl Drop for PostgresServer {
 #[derive(Debug, Clone)]
 pub struct Database {
     folder: PathBuf,
+    port: u16,
     pub name: String,
 }
 
@@ -167,13 +169,14 @@ impl Database {
 
     /// The same, for another user.
     pub fn url_as(&self, user: &str) -> String {
-        format!("postgres://{user}@{}/{}", self.folder.display().to_string().replace('/', "%2F"), self.name)
+        let folder = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://{user}@{folder}:{}/{}", self.port, self.name)
     }
 
     /// Runs SQL by hand, in one transaction: what it answers, one line a row, or the error.
     pub fn sql(&self, sql: &str) -> Result<String, String> {
         let mut psql = tool("psql");
-        psql.arg("-h").arg(&self.folder).args(["-U", "keygate", "-d", &self.name]);
+        psql.env("PGPORT", self.port.to_string()).arg("-h").arg(&self.folder).args(["-U", "keygate", "-d", &self.name]);
         psql.args(["-XAqt", "-v", "ON_ERROR_STOP=1", "-c", sql]);
         let done = psql.stdin(Stdio::null()).output().expect("psql");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();

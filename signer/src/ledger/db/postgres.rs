@@ -264,8 +264,9 @@ impl<'a> FromSql<'a> for Value {
 impl From<postgres::Error> for LedgerError {
     fn from(error: postgres::Error) -> Self {
         let Some(code) = error.code() else {
-            // Nothing of how to connect is in it.
-            return Self::Away(said(&error));
+            let io = error.source().is_some_and(|cause| cause.is::<std::io::Error>());
+            let said = said(&error);
+            return if io || error.is_closed() { Self::Away(said) } else { Self::Other(said) };
         };
         match code.code() {
             "53100" => Self::Full,
@@ -307,9 +308,9 @@ pub(in crate::ledger) fn configured(
     let local = config.get_hostaddrs().iter().all(IpAddr::is_loopback) && config.get_hosts().iter().all(is_local);
     match config.get_ssl_mode() {
         SslMode::Disable if !local => return Err(unusable("sslmode=disable is for a server on this machine only")),
-        _ if !local => drop(config.ssl_mode(SslMode::Require)),
+        _ if !local || server.ca.is_some() => drop(config.ssl_mode(SslMode::Require)),
         // What does not leave the machine needs none, and servers often have a certificate that nobody has signed.
-        SslMode::Prefer if server.ca.is_none() => drop(config.ssl_mode(SslMode::Disable)),
+        SslMode::Prefer => drop(config.ssl_mode(SslMode::Disable)),
         _ => {}
     }
     Ok((config, MakeRustlsConnect::new(tls(server.ca.as_deref())?)))

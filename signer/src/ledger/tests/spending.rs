@@ -38,12 +38,12 @@ async fn the_daily_limit_rolls(place: Place) {
 /// What docs/ledger.md has operators do, at this time.
 fn recover(place: &Place, seconds: u64) {
     let docs = include_str!("../../../../docs/ledger.md");
-    let now = match place {
-        Place::Sqlite(_) => "unixepoch()",
-        Place::Postgres(_) => "extract(epoch FROM now())",
+    let (now, then) = match place {
+        Place::Sqlite(_) => ("unixepoch()", seconds.to_string()),
+        Place::Postgres(_) => ("extract(epoch FROM now())", format!("{seconds}::numeric")),
     };
     let command = docs.lines().find(|line| line.contains("UPDATE spends") && line.contains(now)).unwrap();
-    place.hand(&command.rsplit('"').nth(1).unwrap().replace(now, &seconds.to_string())).unwrap();
+    place.hand(&command.rsplit('"').nth(1).unwrap().replace(now, &then)).unwrap();
 }
 
 async fn a_clock_that_ran_ahead_is_said_and_can_be_recovered_from(place: Place) {
