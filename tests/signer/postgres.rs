@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{JSON, RECIPIENT, TOKEN, listening, merged};
-use crate::support::{Anvil, Database, Home, Identity, Keygate, PostgresServer, Response, try_curl, wait_until};
+use crate::support::{
+    Anvil, Database, Home, Identity, Keygate, Kms, PostgresServer, Response, SOON, try_curl, wait_until,
+};
 
 /// The key of all these signers.
 const SECRET: &str = "2222222222222222222222222222222222222222222222222222222222222222";
@@ -27,7 +29,10 @@ impl Fleet {
     /// So many of them, under this policy.
     pub fn start(count: usize, ledger: &str, rpc: Option<&str>, policy: &str) -> Self {
         let address = Identity::of_private_key(&format!("0x{SECRET}")).address;
-        let homes: Vec<_> = (0..count).map(|_| home(ledger, rpc, policy)).collect();
+        Self::of((0..count).map(|_| home(ledger, rpc, policy)).collect(), address)
+    }
+
+    fn of(homes: Vec<Home>, address: String) -> Self {
         let started: Vec<_> = homes.iter().map(|home| home.start("signer")).collect();
         Self { signers: started.into_iter().map(listening).collect(), homes, address }
     }
@@ -110,6 +115,9 @@ fn eight_signers_pay_each_once() {
     const EACH: usize = 25;
     const FIT: usize = 150;
     let (anvil, database) = (Anvil::start(), PostgresServer::shared().database());
+    // A default that would show a signer what was there before it waited for its turn.
+    let isolation = format!("ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'", database.name);
+    database.sql(&isolation).expect("a database");
     let limit = format!("daily_value = \"{} wei\"", AMOUNT * FIT as u64);
     let mut fleet = Fleet::start(SIGNERS, &format!("{:?}", database.url()), Some(&anvil.url), &limit);
     anvil.fund(&fleet.address);
@@ -232,6 +240,42 @@ fn cut(database: &Database, over: &AtomicBool) -> usize {
         cut += database.sql(sql).expect("an answer").parse::<usize>().expect("a number");
     }
     cut
+}
+
+/// One dies while its key signs, and nobody asks again: the others go on behind its nonce, and its next start signs.
+#[test]
+fn what_a_dead_signer_has_reserved_is_signed_by_its_next_start() {
+    let (anvil, database, kms) = (Anvil::start(), PostgresServer::shared().database(), Kms::shared());
+    let key = kms.create_key();
+    let address = kms.identity(&key).address;
+    let in_kms = || {
+        let home = home(&format!("{:?}", database.url()), Some(&anvil.url), "");
+        let text = std::fs::read_to_string(home.path("keygate.toml")).expect("a file");
+        let kms = format!("kms = {{ key_id = {:?}, endpoint = {:?} }}", key.arn, kms.url);
+        home.config(&text.replace("local = { path = \"state/dev.key\" }", &kms));
+        home
+    };
+    let mut fleet = Fleet::of(vec![in_kms(), in_kms()], address);
+    anvil.fund(&fleet.address);
+    let mut first = fleet.signers.remove(0);
+    kms.slow(&key, 20.0);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| ask(&fleet.homes[0], "a", &json!({}), "?send=true"));
+        wait_until(SOON, "KMS is asked to sign", || (kms.calls(&key, "Sign") > 0).then_some(()));
+        first.kill9();
+        assert!(asking.join().expect("a thread").is_none(), "nobody answers");
+    });
+    assert_eq!(fleet.pay(1, "b", &json!({}), "?send=true").json()["nonce"], 1);
+    let token = format!("Authorization: Bearer {TOKEN}");
+    let of_a = || super::ask(&fleet.homes[1], "/v1/keys/hot-wallet/transactions/a", &["-H", &token]).json();
+    assert_eq!((&of_a()["state"], &of_a()["nonce"]), (&json!("pending"), &json!(0)));
+    let _again = listening(fleet.homes[0].start("signer"));
+    wait_until(SOON, "what was reserved is signed", || (of_a()["state"] == "signed").then_some(()));
+    wait_until(SOON, "both are mined", || {
+        let count = anvil.ask("eth_getTransactionCount", &json!([fleet.address, "latest"]));
+        (count == "0x2").then_some(())
+    });
+    fleet.verify();
 }
 
 /// The docs' roles: the signer's own is allowed what it needs, and cannot take back what was signed.

@@ -53,6 +53,43 @@ fn a_server_that_goes_is_waited_for() {
     fleet.verify();
 }
 
+/// A standby takes no writes until it takes over; from then on, who knows of both goes on there.
+#[test]
+fn a_standby_takes_over() {
+    let mut primary = PostgresServer::start(&[], &[]);
+    let database = primary.database();
+    let standby = primary.standby();
+    let replica = standby.named(&database.name);
+    let url = format!("{}?target_session_attrs=read-write", database.url());
+    // A list of hosts, each with its port.
+    let host = |url: &str| url.split(['@', '/']).nth(3).expect("a host").to_owned();
+    let both = url.replace(&host(&url), &format!("{},{}", host(&url), host(&replica.url())));
+    let fleet = Fleet::start(1, &format!("{both:?}"), None, "");
+    let pay = |name: &str, nonce: u32| {
+        ask(&fleet.homes[0], name, &json!({ "nonce": nonce }), "").expect("the signer answers")
+    };
+    let first = pay("a", 0).json();
+    let known = "SELECT max(seq) FROM audit";
+    wait_until(SOON, "the standby has it all", || (replica.sql(known) == database.sql(known)).then_some(()));
+
+    // Alone, the standby is there to be read.
+    let reader = home(&format!("{:?}", replica.url()), None, "");
+    let verified = reader.run(["audit", "verify", "--json"]).json();
+    assert_eq!(verified["transactions"], 1, "{verified}");
+    let _alone = listening(reader.start("signer"));
+    let answer = ask(&reader, "x", &json!({ "nonce": 9 }), "").expect("an answer");
+    assert_problem(&answer, 503, "ledger-unavailable");
+
+    primary.stop();
+    assert_problem(&pay("b", 1), 503, "ledger-unavailable");
+    replica.sql("SELECT pg_promote()").expect("it takes over");
+    let second = wait_until(SOON, "the signer goes on", || Some(pay("b", 1)).filter(|answer| answer.status == 200));
+    assert_eq!((&second.json()["nonce"], &pay("a", 0).json()["raw"]), (&json!(1), &first["raw"]));
+    let answer = wait_until(SOON, "and so does the other", || ask(&reader, "x", &json!({ "nonce": 9 }), ""));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(reader.run(["audit", "verify", "--json"]).json()["transactions"], 3);
+}
+
 /// The signer must not start, say this, and nothing of the password.
 #[track_caller]
 fn refused(home: &Home, why: &str) -> Finished {

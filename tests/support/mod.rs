@@ -12,6 +12,7 @@ mod keygate;
 mod kms;
 mod origin;
 mod ports;
+#[allow(dead_code, reason = "the signer's unit tests have it too")]
 mod postgres;
 mod process;
 mod raw_origin;

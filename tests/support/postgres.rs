@@ -42,6 +42,22 @@ impl PostgresServer {
         SHARED.get_or_init(|| Self::start(&[], &[]))
     }
 
+    /// A standby of this server, which follows it.
+    pub fn standby(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("keygate-postgres-").tempdir().expect("a folder").keep();
+        given_away(&[&folder]);
+        let mut backup = as_owner("pg_basebackup");
+        backup.args(["-U", "keygate", "--write-recovery-conf", "--no-sync", "--checkpoint=fast"]);
+        backup.arg("-h").arg(&self.folder).arg("-p").arg(self.port.to_string()).arg("-D").arg(folder.join("data"));
+        ran(&mut backup);
+        Self::run(folder, Vec::new())
+    }
+
+    /// A database of this name, which is there.
+    pub fn named(&self, name: &str) -> Database {
+        Database { folder: self.folder.clone(), port: self.port, name: name.to_owned() }
+    }
+
     /// One of its own, for a test that ends it; with settings such as `fsync=off`, and files that they name as
     /// `../NAME`.
     pub fn start(settings: &[&str], files: &[(&str, &str)]) -> Self {
@@ -124,13 +140,12 @@ impl PostgresServer {
     fn database_of(&self, template: &str) -> Database {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("ledger{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let postgres = Database { folder: self.folder.clone(), port: self.port, name: "postgres".into() };
+        let postgres = self.named("postgres");
         postgres.sql(&format!("CREATE DATABASE {name} TEMPLATE {template}")).expect("a database");
         Database { name, ..postgres }
     }
 
     /// A copy of a database that nobody is connected to.
-    #[cfg_attr(test, allow(dead_code, reason = "one of the two that have this file needs it"))]
     pub fn copy(&self, of: &Database) -> Database {
         self.database_of(&of.name)
     }

@@ -94,6 +94,30 @@ async fn a_clock_that_is_a_little_behind_is_waited_for(place: Place) {
     open.close();
 }
 
+/// Whatever the server's default is, each sees what the others have counted before its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_signers_spend_one_limit() {
+    let place = Kind::Postgres.place();
+    let Place::Postgres(database) = &place else { unreachable!() };
+    let isolation = format!("ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'", database.name);
+    place.hand(&isolation).unwrap();
+    let signers = [place.open(), place.open(), place.open()];
+    let spends = spending(U256::ONE, Some(10)).spends;
+    let exposure = Exposure { policy: "payouts".into(), address: HOT, chain_id: 137, spends, now: at(NOW) };
+    let tasks: Vec<_> = (0..90)
+        .map(|i| {
+            let (ledger, exposure) = (signers[i % signers.len()].ledger.clone(), exposure.clone());
+            tokio::spawn(async move { ledger.expose(exposure).await.unwrap() })
+        })
+        .collect();
+    let mut counted = 0;
+    for task in tasks {
+        counted += u32::from(matches!(task.await.unwrap(), Exposed::Counted(_)));
+    }
+    assert_eq!(counted, 10);
+    signers.into_iter().for_each(Open::close);
+}
+
 on_both!(
     the_daily_limit_rolls,
     a_clock_that_ran_ahead_is_said_and_can_be_recovered_from,
