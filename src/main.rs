@@ -1,6 +1,7 @@
 //! `keygate`: the command line. One file a subcommand; what they do is in the libraries.
 
 mod admin;
+mod audit;
 mod check;
 mod check_policy;
 mod completions;
@@ -62,6 +63,9 @@ enum Command {
     Weights(admin::Weights),
     /// Show the signer's keys and their addresses.
     Keys(keys::Args),
+    /// Check or print the signer's audit trail, while it runs or not.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Print completions for a shell.
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
         Command::Certs(target) => admin::certs(&target),
         Command::Weights(weights) => admin::weights(&weights),
         Command::Keys(args) => keys::keys(&args),
+        Command::Audit(command) => return audit::audit(&command),
         Command::Schema => schema::schema(),
         Command::Completions(args) => completions::completions(&args),
     };

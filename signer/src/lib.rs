@@ -36,6 +36,7 @@ mod signing;
 mod start;
 mod statement;
 mod strict;
+mod trail;
 pub mod transaction;
 pub mod typed_data;
 mod watch;

@@ -3,17 +3,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use keygate_config::SignerAddress;
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::api::callers::{CallerError, Callers};
 use crate::api::listen::tls::Tls;
+use crate::ledger::audit::Event;
 use crate::policy::{Policy, loosened};
 
-/// The snapshot that is in force.
+/// The snapshot that is in force, and where it is told what changes.
 #[derive(Debug)]
-pub(crate) struct Live(ArcSwap<Snapshot>);
+pub(crate) struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    /// Who reloads does not have the ledger, which closes with the last that has it.
+    changes: UnboundedSender<Event>,
+}
 
 /// One state of what may change.
 #[derive(Debug, Default)]
@@ -37,23 +46,37 @@ pub(crate) enum SnapshotError {
 }
 
 impl Live {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(snapshot))
+    /// And what is to be written to the audit trail, as it comes.
+    pub(crate) fn new(snapshot: Snapshot) -> (Self, UnboundedReceiver<Event>) {
+        let (changes, told) = mpsc::unbounded_channel();
+        (Self { snapshot: ArcSwap::from_pointee(snapshot), changes }, told)
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.snapshot.load_full()
     }
 
     /// Puts a snapshot in force, for every request whose caller is not known yet.
     pub(crate) fn replace(&self, snapshot: Snapshot) {
-        let old = self.snapshot();
-        announce(&old, &snapshot);
-        self.0.store(Arc::new(snapshot));
+        let now = SystemTime::now();
+        for (what, detail) in changes(&self.snapshot(), &snapshot) {
+            // Nobody listens when the signer is about to end.
+            let _ = self.changes.send(Event::new(now, what, detail));
+        }
+        self.snapshot.store(Arc::new(snapshot));
     }
 }
 
 impl Snapshot {
+    /// What tells these callers and policies from others, as far as they decide what is signed.
+    pub(crate) fn digest(&self) -> String {
+        let mut digest = Sha256::new().chain_update(format!("{:?}", self.policies));
+        for (name, caller) in self.callers.by_name() {
+            digest.update(format!("{name:?} {:?} {:?}", caller.keys, caller.policy_name()));
+        }
+        hex::encode(digest.finalize())
+    }
+
     /// Compiles the file's callers and policies; reads tokens and certificates.
     pub(crate) fn load(config: &keygate_config::Signer) -> Result<Self, SnapshotError> {
         let policies: BTreeMap<_, _> = config
@@ -74,40 +97,71 @@ impl Snapshot {
     }
 }
 
-/// Says what becomes of callers and policies: the log is where a policy that allows more must be found.
-fn announce(old: &Snapshot, new: &Snapshot) {
+/// What becomes of callers and policies, for the audit trail; and for the log, where a policy that allows more must be
+/// found.
+fn changes(old: &Snapshot, new: &Snapshot) -> Vec<(&'static str, Json)> {
+    let mut changes = Vec::new();
     let names: BTreeSet<&String> = old.policies.keys().chain(new.policies.keys()).collect();
     for name in names {
-        match (old.policies.get(name), new.policies.get(name)) {
-            (None, Some(_)) => tracing::warn!(policy = name, "policy added"),
-            (Some(_), None) => tracing::warn!(policy = name, "policy removed"),
+        let (change, loosened) = match (old.policies.get(name), new.policies.get(name)) {
+            (None, Some(_)) => {
+                tracing::warn!(policy = name, "policy added");
+                ("added", Vec::new())
+            }
+            (Some(_), None) => {
+                tracing::warn!(policy = name, "policy removed");
+                ("removed", Vec::new())
+            }
             (Some(old), Some(new)) if old != new => {
                 let loosened = loosened(old, new);
                 tracing::warn!(policy = name, ?loosened, ?old, ?new, "policy changed");
+                ("changed", loosened)
             }
-            _ => {}
-        }
+            _ => continue,
+        };
+        let digest = new.policies.get(name).map(|policy| hex::encode(Sha256::digest(format!("{policy:?}"))));
+        let detail = json!({ "policy": name, "change": change, "loosened": loosened, "digest": digest });
+        changes.push(("policy-changed", detail));
     }
     let (before, after) = (old.callers.by_name(), new.callers.by_name());
     let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
     for name in names {
-        match (before.get(name), after.get(name)) {
+        let change = match (before.get(name), after.get(name)) {
             (None, Some(new)) => {
                 let (keys, policy) = (&new.keys, new.policy_name());
                 tracing::warn!(caller = name, proof = new.proof.kind(), ?keys, policy, "caller added");
+                "added"
             }
-            (Some(_), None) => tracing::warn!(caller = name, "caller removed"),
+            (Some(_), None) => {
+                tracing::warn!(caller = name, "caller removed");
+                "removed"
+            }
             (Some(old), Some(new)) => {
-                if old.proof != new.proof {
+                let proof = old.proof != new.proof;
+                if proof {
                     tracing::warn!(caller = name, proof = new.proof.kind(), "caller proves itself anew");
                 }
-                if (&old.keys, old.policy_name()) != (&new.keys, new.policy_name()) {
+                let rights = (&old.keys, old.policy_name()) != (&new.keys, new.policy_name());
+                if rights {
                     let (keys, policy) = (&new.keys, new.policy_name());
                     let (old_keys, old_policy) = (&old.keys, old.policy_name());
                     tracing::warn!(caller = name, ?old_keys, ?keys, old_policy, policy, "caller changed");
                 }
+                match (rights, proof) {
+                    (true, _) => "changed",
+                    (false, true) => "proves itself anew",
+                    (false, false) => continue,
+                }
             }
-            (None, None) => {}
+            (None, None) => continue,
+        };
+        let mut detail = json!({ "caller": name, "change": change });
+        if let Some(new) = after.get(name) {
+            detail["proof"] = new.proof.kind().into();
+            detail["keys"] = json!(new.keys);
+            detail["policy"] = json!(new.policy_name());
         }
+        changes.push(("caller-changed", detail));
     }
+    changes
 }

@@ -123,7 +123,7 @@ pub(crate) enum Refusal {
     TooOften(TooOften),
     #[error(
         "the clock is {0} seconds behind what was counted last for a limit: it is wrong now, or was then; how to go on \
-         is in docs/signer.md, under \"When the clock was wrong\""
+         is in docs/ledger.md, under \"When the clock was wrong\""
     )]
     ClockBehind(u64),
     #[error(transparent)]

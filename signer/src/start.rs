@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use keygate_config::SignerAddress;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +19,7 @@ use crate::gauges::Gauges;
 use crate::harden::{self, UserError};
 use crate::in_flight::InFlight;
 use crate::key::{self, Key, KeyInfo, LoadError};
+use crate::ledger::audit::Event;
 use crate::ledger::{self, Ledger, Opened};
 use crate::live::{Live, Snapshot, SnapshotError};
 use crate::metrics::Metrics;
@@ -25,6 +27,7 @@ use crate::policy::Rates;
 use crate::reload::Reloader;
 use crate::sending::Post;
 use crate::signing::Signing;
+use crate::trail;
 use crate::watch::Watch;
 
 /// How often what is reserved and not signed is looked for.
@@ -37,6 +40,8 @@ const UNFINISHED_AFTER: Duration = Duration::from_secs(120);
 pub struct Signer {
     pub(crate) api: Api,
     ledger: ledger::Running,
+    /// For the audit trail.
+    changes: UnboundedReceiver<Event>,
     listeners: Vec<Listener>,
     pub(crate) limits: Limits,
     started: keygate_config::Signer,
@@ -173,7 +178,8 @@ impl Signer {
         keys: BTreeMap<String, Arc<Key>>,
     ) -> Result<Self, StartError> {
         let chains = Chains::load(config).map_err(|(name, why)| StartError::Chain { name, why })?;
-        let live = Arc::new(Live::new(Snapshot::load(config)?));
+        let (live, changes) = Live::new(Snapshot::load(config)?);
+        let live = Arc::new(live);
         let metrics = Metrics::new()?;
         let gauges = Gauges::new(metrics.registry())?;
         for key in keys.values() {
@@ -182,7 +188,7 @@ impl Signer {
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
         let Opened { ledger, running, callers: known, head } =
             Ledger::open_configured(&config.ledger.value, &addresses)?;
-        tracing::info!(head = format!("{}:{}", head.seq, head.hash), "the audit trail goes on");
+        tracing::info!(%head, "the audit trail goes on");
         for caller in forgotten(config, &known) {
             tracing::warn!(
                 caller,
@@ -210,7 +216,7 @@ impl Signer {
         };
         let large = Arc::new(Semaphore::new(LARGE));
         let api = Api { signing, live, gauges, large, tasks: TaskTracker::new() };
-        Ok(Self { api, ledger: running, listeners, limits: Limits::default(), started: config.clone() })
+        Ok(Self { api, ledger: running, changes, listeners, limits: Limits::default(), started: config.clone() })
     }
 
     /// What reloads this signer's file, as it was watched since before the start.
@@ -222,8 +228,9 @@ impl Signer {
 
     /// Serves until `shutdown`; then accepts no more, finishes what is in flight, and closes the ledger.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let Self { api, ledger, listeners, limits, started: _ } = self;
+        let Self { api, ledger, changes, listeners, limits, started: _ } = self;
         let tasks = api.tasks.clone();
+        let trail = trail::begin(&api, changes).await;
         let (live, api) = (Arc::clone(&api.live), Arc::new(api));
         let all = without_pages(router(Arc::clone(&api)));
         let routers = Routers { all, spare: without_pages(spare_router(Arc::clone(&api))) };
@@ -245,6 +252,7 @@ impl Signer {
         // Signings whose clients have gone away.
         tasks.close();
         tasks.wait().await;
+        trail.end().await;
         // The last handle on the ledger went with the last task.
         if tokio::task::spawn_blocking(|| ledger.wait()).await.is_err() {
             tracing::error!("waiting for the ledger failed");

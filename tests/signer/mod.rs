@@ -2,6 +2,7 @@
 
 mod again;
 mod approvals;
+mod audit;
 mod callers;
 mod chain;
 mod clients;
@@ -19,6 +20,8 @@ mod kms_stub;
 mod listeners;
 mod openapi;
 mod policies;
+mod postgres;
+mod postgres_faults;
 mod reload;
 mod requests;
 mod secrets;

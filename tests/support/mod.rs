@@ -12,6 +12,8 @@ mod keygate;
 mod kms;
 mod origin;
 mod ports;
+#[allow(dead_code, reason = "the signer's unit tests have it too")]
+mod postgres;
 mod process;
 mod raw_origin;
 mod request;
@@ -33,6 +35,7 @@ pub use keygate::{Home, Keygate, SECRET_ACCESS_KEY};
 pub use kms::{Kms, KmsKey};
 pub use origin::{Origin, OriginProcess};
 pub use ports::free_port;
+pub use postgres::{Database, PostgresServer};
 pub use process::{Finished, Process, run};
 pub use raw_origin::{RawOrigin, Step};
 pub use request::{Seen, read_request};

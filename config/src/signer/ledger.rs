@@ -18,6 +18,16 @@ pub enum Ledger {
     Postgres(Postgres),
 }
 
+/// Where it is: nothing of how it is opened.
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => path.display().fmt(f),
+            Self::Postgres(server) => server.fmt(f),
+        }
+    }
+}
+
 /// A PostgreSQL database.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +110,7 @@ pub(super) fn validate(ledger: &At<Ledger>, found: &mut Vec<Diagnostic>) {
         );
         return;
     };
-    if user.is_some_and(|user| user.contains(':')) {
+    if user.is_some_and(|user| user.contains(':')) || server.url.contains("password=") {
         found.push(
             Diagnostic::warning("the ledger's password is in this file")
                 .at(&ledger.span)

@@ -4,6 +4,8 @@
 //! first has 32 zeros before it. An entry cannot be changed, taken out or put in without changing every hash that
 //! follows; and who keeps a head (number and hash) elsewhere sees when the whole was written anew, or cut short.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use alloy_primitives::B256;
@@ -31,6 +33,26 @@ pub struct Head {
     pub seq: u64,
     /// The last one's hash.
     pub hash: B256,
+}
+
+/// Number and hash, with a colon between.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, self.hash)
+    }
+}
+
+impl FromStr for Head {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected SEQ:HASH, such as the log and `keygate audit verify` have it";
+        let (seq, hash) = text.split_once(':').ok_or(EXPECTED)?;
+        match (seq.parse(), hash.parse()) {
+            (Ok(seq), Ok(hash)) if seq > 0 => Ok(Self { seq, hash }),
+            _ => Err(EXPECTED),
+        }
+    }
 }
 
 /// An entry, as it is kept.
@@ -73,7 +95,7 @@ pub enum Broken {
         what: String,
     },
     /// A head that was kept elsewhere is not in the trail.
-    #[error("entry {} has not the hash {} that was kept elsewhere: the trail was written anew, or cut short", .0.seq, .0.hash)]
+    #[error("the head {0}, which was kept elsewhere, is not in it: the trail was written anew, or cut short")]
     Head(Head),
 }
 

@@ -32,6 +32,9 @@ pub enum LedgerError {
     /// The database's server cannot be reached, or has gone.
     #[error("the ledger's server is away: {0}")]
     Away(String),
+    /// The database's server lets nobody in with this user, password or database.
+    #[error("the ledger's server refuses the connection: {0}")]
+    Refused(String),
     /// Anything else, in the database's words.
     #[error("the ledger failed: {0}")]
     Other(String),
@@ -40,7 +43,7 @@ pub enum LedgerError {
 impl LedgerError {
     /// Whether it is not one request's trouble but that of all.
     pub(super) fn is_everybodys(&self) -> bool {
-        matches!(self, Self::Locked | Self::Away(_))
+        matches!(self, Self::Locked | Self::ReadOnly | Self::Away(_) | Self::Refused(_))
     }
 }
 

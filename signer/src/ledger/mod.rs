@@ -52,7 +52,7 @@ pub use types::{
     Begun, Decided, Decision, Exposed, Exposure, Held, Nonce, Record, Request, RequestId, Reservation, Reserved,
     Signed, Statement, Unfinished,
 };
-pub use verify::{Trail, VerifyError};
+pub use verify::{Trail, VerifyError, Whole, verify_export};
 
 /// A handle on the ledger. Cheap to clone; the database closes when the last handle is gone.
 #[derive(Debug, Clone)]

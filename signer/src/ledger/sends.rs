@@ -153,7 +153,8 @@ pub(super) fn update(
             progress.last_sent_at,
             progress.block,
             progress.succeeded,
-            progress.note.as_deref(),
+            // A node's words, which PostgreSQL would not have with a zero.
+            progress.note.as_ref().map(|note| note.replace('\0', "")).as_deref(),
         ],
     )?;
     if before.state != progress.state {

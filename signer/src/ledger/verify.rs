@@ -1,8 +1,10 @@
 //! The audit trail, read by who is not the signer: exported, and checked against what the ledger holds.
 
-use std::collections::BTreeMap;
+use std::io;
 
 use alloy_primitives::{B256, keccak256};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use super::audit::{self, Broken, Head, Kept, Verifier};
@@ -20,6 +22,29 @@ pub struct Trail {
     database: Box<dyn Database>,
 }
 
+/// A trail in which everything is as it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Its end, to be kept elsewhere.
+    pub head: Head,
+    /// Signed transactions that it tells of.
+    pub transactions: u64,
+    /// What else was signed, as it tells.
+    pub statements: u64,
+}
+
+/// An entry in an export: one line each.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    seq: u64,
+    /// `0x` and 64 hex digits.
+    hash: B256,
+    /// As it is kept and was hashed, byte by byte.
+    #[serde(borrow)]
+    entry: &'a RawValue,
+}
+
 /// Why a trail is not as it must be, or could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
@@ -29,6 +54,18 @@ pub enum VerifyError {
     /// The ledger does not answer.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A line is no entry of an export.
+    #[error("line {0} is no entry of an export")]
+    Line(u64),
+    /// The export cannot be read or written.
+    #[error("{0}")]
+    Io(String),
+}
+
+impl From<io::Error> for VerifyError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.to_string())
+    }
 }
 
 impl Trail {
@@ -51,11 +88,28 @@ impl Trail {
         Ok(Self { database })
     }
 
+    /// Writes every entry from number `from` on, in order, as a line of JSON; how many.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub fn export(&mut self, from: u64, mut to: impl io::Write) -> Result<u64, VerifyError> {
+        let mut count = 0;
+        self.each(from.saturating_sub(1), |Kept { seq, entry, hash }| {
+            let entry = serde_json::from_str(entry).map_err(|_| Broken::Number(*seq))?;
+            let line = serde_json::to_string(&Line { seq: *seq, hash: *hash, entry });
+            writeln!(to, "{}", line.map_err(|error| VerifyError::Io(error.to_string()))?)?;
+            count += 1;
+            Ok::<_, VerifyError>(())
+        })?;
+        to.flush()?;
+        Ok(count)
+    }
+
     /// Hands on every entry behind number `after`, in order.
     ///
     /// # Errors
     /// [`LedgerError`], or what `each` fails with.
-    pub fn export<E: From<LedgerError>>(
+    pub fn each<E: From<LedgerError>>(
         &mut self,
         mut after: u64,
         mut each: impl FnMut(&Kept) -> Result<(), E>,
@@ -73,7 +127,7 @@ impl Trail {
     ///
     /// # Errors
     /// [`VerifyError`].
-    pub fn verify(&mut self, expected: Option<Head>) -> Result<Head, VerifyError> {
+    pub fn verify(&mut self, expected: Option<Head>) -> Result<Whole, VerifyError> {
         let mut verifier = Verifier::new(expected);
         let mut count = Count::default();
         let mut after = 0;
@@ -89,7 +143,7 @@ impl Trail {
         }
         let head = verifier.end()?;
         self.nothing_else(&count, head)?;
-        Ok(head)
+        Ok(count.whole(head))
     }
 
     fn page(&mut self, after: u64) -> Result<Vec<Kept>, LedgerError> {
@@ -114,7 +168,10 @@ impl Trail {
                 count.before = (number("transactions").unwrap_or(0), number("statements").unwrap_or(0));
             }
             ("signed", Some(id), _) => {
-                *count.transactions.entry(id > count.before.0).or_default() += 1;
+                match id > count.before.0 {
+                    true => count.transactions += 1,
+                    false => count.older += 1,
+                }
                 let hash = text("hash");
                 let held = self.read(|db| transaction(db, id))?;
                 if held.map(|hash| hash.to_string()).as_ref() != Some(&hash) {
@@ -154,8 +211,7 @@ impl Trail {
             1.. => Err(Broken::Unaudited(format!("{} of {held} {what}", held - told))),
             _ => Ok(()),
         };
-        let told = count.transactions.get(&true).copied().unwrap_or(0);
-        more(transactions, told, "signed transactions")?;
+        more(transactions, count.transactions, "signed transactions")?;
         more(statements, count.statements, "signed statements")?;
         Ok(())
     }
@@ -166,9 +222,38 @@ impl Trail {
 struct Count {
     /// The last transaction and statement from before there was a trail.
     before: (i64, i64),
-    /// Those that were reserved since then, and others.
-    transactions: BTreeMap<bool, i64>,
+    /// Those that were reserved since then.
+    transactions: i64,
+    /// Those that were reserved before, and signed since.
+    older: i64,
     statements: i64,
+}
+
+impl Count {
+    fn whole(&self, head: Head) -> Whole {
+        let transactions = (self.transactions + self.older).cast_unsigned();
+        Whole { head, transactions, statements: self.statements.cast_unsigned() }
+    }
+}
+
+/// Follows a whole trail in an export, without a ledger. `expected` is a head that was kept elsewhere.
+///
+/// # Errors
+/// [`VerifyError`].
+pub fn verify_export(export: impl io::BufRead, expected: Option<Head>) -> Result<Whole, VerifyError> {
+    let mut verifier = Verifier::new(expected);
+    let mut whole = Whole { head: Head { seq: 0, hash: B256::ZERO }, transactions: 0, statements: 0 };
+    for (number, line) in (1..).zip(export.lines()) {
+        let line = line?;
+        let Line { seq, hash, entry } = serde_json::from_str(&line).map_err(|_| VerifyError::Line(number))?;
+        let entry = verifier.next(&Kept { seq, entry: entry.get().to_owned(), hash })?;
+        if entry.get("what").and_then(Json::as_str) == Some("signed") {
+            whole.transactions += u64::from(entry.contains_key("request"));
+            whole.statements += u64::from(entry.contains_key("statement"));
+        }
+    }
+    whole.head = verifier.end()?;
+    Ok(whole)
 }
 
 /// The hash of the bytes that the ledger holds.

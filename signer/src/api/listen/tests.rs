@@ -62,7 +62,7 @@ impl Served {
         let listener = Listener::bind(address, None).unwrap();
         listener.listen().unwrap();
         let address = listener.socket.local_addr().unwrap().as_socket().unwrap_or(([0; 4], 0).into());
-        let (live, stop) = (Arc::new(Live::new(snapshot)), CancellationToken::new());
+        let (live, stop) = (Arc::new(Live::new(snapshot).0), CancellationToken::new());
         let serving = tokio::spawn(listener.serve(Serving { routers, limits, live, stop: stop.clone() }));
         Self { path, address, stop, serving, _dir: dir }
     }

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres::config::{Host, SslMode};
-use postgres::error::SqlState;
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use postgres::{Client, Statement, Transaction};
+use postgres::{Client, IsolationLevel, Statement, Transaction};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -59,16 +58,20 @@ impl Postgres {
         tls: MakeRustlsConnect,
     ) -> Result<Self, LedgerError> {
         let mut database = Self::new(config, tls);
-        let client = &mut database.connected()?.client;
-        let version: Option<i64> = client.query_one("SELECT max(version) FROM keygate_ledger", &[])?.get(0);
-        match version.and_then(|version| usize::try_from(version).ok()) {
+        let mut transaction = database.connected()?.client.transaction()?;
+        let found = version(&mut transaction)?;
+        transaction.rollback()?;
+        match found {
             Some(version) if version == MIGRATIONS.len() => Ok(database),
-            version => Err(unknown(version.unwrap_or(0))),
+            Some(version) => Err(unknown(version)),
+            None => Err(LedgerError::Unusable("there is no ledger in this database".into())),
         }
     }
 
     fn new(mut config: postgres::Config, tls: MakeRustlsConnect) -> Self {
         config.connect_timeout(CONNECT).tcp_user_timeout(CONNECT * 2).application_name("keygate signer");
+        // A server that vanished while its answer was waited for.
+        config.keepalives(true).keepalives_idle(CONNECT).keepalives_interval(CONNECT).keepalives_retries(2);
         Self { config, tls, connection: None }
     }
 
@@ -80,22 +83,32 @@ impl Postgres {
         match &mut self.connection {
             Some(connection) => Ok(connection),
             none => {
-                let mut client = self.config.connect(self.tls.clone())?;
-                client.batch_execute(SETTINGS)?;
-                // A commit that is answered is on the disk, whatever the server's default is.
-                let commit: String = client.query_one("SHOW synchronous_commit", &[])?.get(0);
-                if commit == "off" {
-                    client.batch_execute("SET synchronous_commit = on")?;
-                }
-                let durable: String = client.query_one("SHOW fsync", &[])?.get(0);
-                if durable == "off" {
-                    return Err(LedgerError::Unusable("the server has fsync = off, and loses what it commits".into()));
-                }
+                let client = connect(&self.config, &self.tls)?;
                 Ok(none.insert(Connection { client, statements: HashMap::new() }))
             }
         }
     }
+
+    /// What fails may have been done, if it failed in the commit.
+    fn attempt(&mut self, reads: bool, work: &mut Work<'_>) -> Result<(), LedgerError> {
+        let Connection { client, statements } = self.connected()?;
+        let transaction = client.build_transaction();
+        let mut transaction = if reads {
+            // One state of the whole.
+            transaction.isolation_level(IsolationLevel::RepeatableRead).read_only(true).start()?
+        } else {
+            // Each statement sees what was committed before it. With more than that it would see what was committed before
+            // the lock was waited for, and signers would take no turns.
+            let mut transaction = transaction.isolation_level(IsolationLevel::ReadCommitted).start()?;
+            transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+            transaction
+        };
+        work(&mut Open { transaction: &mut transaction, statements })?;
+        Ok(transaction.commit()?)
+    }
 }
+
+type Work<'a> = dyn FnMut(&mut dyn Sql) -> Result<(), LedgerError> + 'a;
 
 impl Database for Postgres {
     fn reader(&self) -> Result<Box<dyn Database>, LedgerError> {
@@ -104,27 +117,67 @@ impl Database for Postgres {
         Ok(Box::new(reader))
     }
 
-    fn transact(
-        &mut self,
-        reads: bool,
-        work: &mut dyn FnMut(&mut dyn Sql) -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
-        let Connection { client, statements } = self.connected()?;
-        let mut transaction = client.transaction()?;
-        if !reads {
-            transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+    fn transact(&mut self, reads: bool, work: &mut Work<'_>) -> Result<(), LedgerError> {
+        let mut begun = false;
+        let mut done = self.attempt(reads, &mut |db| {
+            begun = true;
+            work(db)
+        });
+        // A connection is known to have gone when it is used: as nothing was done on it, on another it may be.
+        if !begun && matches!(done, Err(LedgerError::Away(_))) {
+            self.connection = None;
+            done = self.attempt(reads, work);
         }
-        work(&mut Open { transaction: &mut transaction, statements })?;
-        Ok(transaction.commit()?)
+        // A server that became another's standby: there may be one by now that takes what is written.
+        if matches!(done, Err(LedgerError::Away(_) | LedgerError::ReadOnly)) {
+            self.connection = None;
+        }
+        done
     }
 }
 
-fn migrate(client: &mut Client) -> Result<(), LedgerError> {
-    let mut transaction = client.transaction()?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
-    transaction.batch_execute("CREATE TABLE IF NOT EXISTS keygate_ledger (version BIGINT NOT NULL)")?;
+/// Connects to a server that keeps what it commits.
+fn connect(config: &postgres::Config, tls: &MakeRustlsConnect) -> Result<Client, LedgerError> {
+    let mut client = config.connect(tls.clone()).map_err(|error| match error.code() {
+        Some(_) => LedgerError::Refused(said(&error)),
+        None => LedgerError::Away(said(&error)),
+    })?;
+    client.batch_execute(SETTINGS)?;
+    let mut shown = |setting: &str| client.query_one(setting, &[]).map(|row| row.get::<_, String>(0));
+    if shown("SHOW fsync")? == "off" {
+        return Err(LedgerError::Unusable("the server has fsync = off, and loses what it commits".into()));
+    }
+    let encoding = shown("SHOW server_encoding")?;
+    if encoding != "UTF8" {
+        return Err(LedgerError::Unusable(format!("the database's encoding is {encoding}: make one with UTF8")));
+    }
+    // A commit that is answered is on the disk, whatever the server's default is.
+    if shown("SHOW synchronous_commit")? == "off" {
+        client.batch_execute("SET synchronous_commit = on")?;
+    }
+    Ok(client)
+}
+
+/// The version of the ledger in a database, if there is one.
+fn version(transaction: &mut Transaction<'_>) -> Result<Option<usize>, LedgerError> {
+    let there: bool = transaction.query_one("SELECT to_regclass('keygate_ledger') IS NOT NULL", &[])?.get(0);
+    if !there {
+        return Ok(None);
+    }
     let version: Option<i64> = transaction.query_one("SELECT max(version) FROM keygate_ledger", &[])?.get(0);
-    let done = usize::try_from(version.unwrap_or(0)).unwrap_or(usize::MAX);
+    Ok(version.map(|version| usize::try_from(version).unwrap_or(usize::MAX)))
+}
+
+/// Brings the database to the newest version. Where that is done, nothing is written, and the signer's role need not be
+/// one that makes tables.
+fn migrate(client: &mut Client) -> Result<(), LedgerError> {
+    let mut transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+    let found = version(&mut transaction)?;
+    if found.is_none() {
+        transaction.batch_execute("CREATE TABLE keygate_ledger (version BIGINT NOT NULL)")?;
+    }
+    let done = found.unwrap_or(0);
     let missing = MIGRATIONS.get(done..).ok_or_else(|| unknown(done))?;
     for migration in missing {
         transaction.batch_execute(migration)?;
@@ -217,16 +270,17 @@ impl<'a> FromSql<'a> for Value {
 impl From<postgres::Error> for LedgerError {
     fn from(error: postgres::Error) -> Self {
         let Some(code) = error.code() else {
-            // Nothing of how to connect is in it.
-            return Self::Away(said(&error));
+            let io = error.source().is_some_and(|cause| cause.is::<std::io::Error>());
+            let said = said(&error);
+            return if io || error.is_closed() { Self::Away(said) } else { Self::Other(said) };
         };
-        match *code {
-            SqlState::DISK_FULL => Self::Full,
-            SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly,
-            SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED => Self::Locked,
-            SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => {
-                Self::Away(said(&error))
-            }
+        match code.code() {
+            "53100" => Self::Full,
+            "25006" => Self::ReadOnly,
+            // A lock, or a statement, took too long.
+            "55P03" | "57014" => Self::Locked,
+            // The connection has ended: shut down, crashed, starting, idle for too long, or cut.
+            code if code.starts_with("57P") || code.starts_with("08") || code == "25P03" => Self::Away(said(&error)),
             _ => Self::Other(said(&error)),
         }
     }
@@ -256,11 +310,14 @@ pub(in crate::ledger) fn configured(
         Host::Unix(_) => true,
         Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
     };
-    if !config.get_hosts().iter().all(is_local) {
-        match config.get_ssl_mode() {
-            SslMode::Disable => return Err(unusable("sslmode=disable is for a server on this machine only")),
-            _ => drop(config.ssl_mode(SslMode::Require)),
-        }
+    // An address, where there is one, is what is connected to.
+    let local = config.get_hostaddrs().iter().all(IpAddr::is_loopback) && config.get_hosts().iter().all(is_local);
+    match config.get_ssl_mode() {
+        SslMode::Disable if !local => return Err(unusable("sslmode=disable is for a server on this machine only")),
+        _ if !local || server.ca.is_some() => drop(config.ssl_mode(SslMode::Require)),
+        // What does not leave the machine needs none, and servers often have a certificate that nobody has signed.
+        SslMode::Prefer => drop(config.ssl_mode(SslMode::Disable)),
+        _ => {}
     }
     Ok((config, MakeRustlsConnect::new(tls(server.ca.as_deref())?)))
 }

@@ -259,6 +259,16 @@ pub(in crate::ledger) fn is_newest(connection: &Connection) -> Result<(), Ledger
     }
 }
 
+/// A database as an older keygate has made it.
+#[cfg(test)]
+pub(in crate::ledger) fn older(connection: &Connection, version: usize) {
+    for migration in &MIGRATIONS[..version] {
+        migration(connection, &BTreeMap::new()).unwrap();
+    }
+    connection.pragma_update(None, "application_id", APPLICATION).unwrap();
+    connection.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
+}
+
 /// Brings the database to the newest version.
 pub(in crate::ledger) fn migrate(
     connection: &mut Connection,

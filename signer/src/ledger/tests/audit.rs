@@ -1,30 +1,32 @@
 //! The audit trail, and what is done to it.
 
-use keygate_config::Ledger as Config;
 use serde_json::{Value as Json, json};
 
 use super::super::audit::{Broken, Kept};
 use super::*;
 
-fn entries(path: &Path) -> Vec<Kept> {
+fn entries(place: &Place) -> Vec<Kept> {
     let mut kept = Vec::new();
-    let mut trail = Trail::open(&Config::Sqlite(path.to_owned())).unwrap();
-    trail
-        .export(0, |entry| {
-            kept.push(entry.clone());
-            Ok::<_, LedgerError>(())
-        })
-        .unwrap();
+    let each = |entry: &Kept| {
+        kept.push(entry.clone());
+        Ok::<_, LedgerError>(())
+    };
+    apart(|| Trail::open(&place.config()).unwrap().each(0, each).unwrap());
     kept
 }
 
-fn verified(path: &Path, expected: Option<Head>) -> Result<Head, VerifyError> {
-    Trail::open(&Config::Sqlite(path.to_owned())).unwrap().verify(expected)
+fn verified(place: &Place, expected: Option<Head>) -> Result<Head, VerifyError> {
+    apart(|| Trail::open(&place.config()).unwrap().verify(expected).map(|whole| whole.head))
+}
+
+/// What blocks: on a thread that is not the runtime's.
+fn apart<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(what).join().unwrap())
 }
 
 /// A ledger in which something of each kind has happened.
-async fn eventful(path: &Path) -> Head {
-    let open = Open::at(path);
+async fn eventful(place: &Place) -> Head {
+    let open = place.open();
     let a = fresh(&open.ledger, request("a", 4)).await;
     open.ledger.store(a, signed_of(b"a"), at(NOW)).await.unwrap();
     open.ledger.begin(request("b", 7)).await.unwrap();
@@ -44,12 +46,9 @@ fn signed_of(raw: &[u8]) -> Signed {
     Signed { raw: raw.to_vec(), hash: alloy_primitives::keccak256(raw), signature: [1; 65] }
 }
 
-#[tokio::test]
-async fn everything_that_happens_is_in_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.db");
-    let head = eventful(&path).await;
-    let kept = entries(&path);
+async fn everything_that_happens_is_in_it(place: Place) {
+    let head = eventful(&place).await;
+    let kept = entries(&place);
     let entries: Vec<Json> = kept.iter().map(|kept| serde_json::from_str(&kept.entry).unwrap()).collect();
     let what: Vec<_> = entries.iter().map(|entry| entry["what"].as_str().unwrap()).collect();
     let expected =
@@ -59,28 +58,20 @@ async fn everything_that_happens_is_in_it() {
     assert_eq!((&reserved["caller"], &reserved["key"]), (&json!("payments"), &json!("hot")));
     assert_eq!((&reserved["idempotencyKey"], &reserved["seq"]), (&json!("a"), &json!(2)));
     assert_eq!(entries[3]["rule"], "daily_value");
-    assert_eq!(verified(&path, None), Ok(head));
-    assert_eq!(verified(&path, Some(head)), Ok(head));
+    assert_eq!(verified(&place, None), Ok(head));
+    assert_eq!(verified(&place, Some(head)), Ok(head));
 }
 
 /// Whatever a hand in the database does is found.
-#[tokio::test]
-async fn any_change_is_found() {
-    let dir = tempfile::tempdir().unwrap();
-    let original = dir.path().join("ledger.db");
-    let head = eventful(&original).await;
+async fn any_change_is_found(place: Place) {
+    let head = eventful(&place).await;
     let tampered = |sql: &str, expected: Option<Head>| {
-        let path = dir.path().join("tampered.db");
-        std::fs::copy(&original, &path).unwrap();
-        let db = rusqlite::Connection::open(&path).unwrap();
-        db.execute_batch(
-            "DROP TRIGGER audit_for_ever; DROP TRIGGER audit_is_kept; DROP TRIGGER signed_for_ever;
-             DROP TRIGGER signed_is_kept; DROP TRIGGER said_for_ever; DROP TRIGGER said_is_kept;",
-        )
-        .unwrap();
-        db.execute_batch(sql).unwrap();
-        drop(db);
-        verified(&path, expected)
+        let place = place.copy();
+        place.unguarded();
+        if !sql.is_empty() {
+            place.hand(sql).unwrap();
+        }
+        verified(&place, expected)
     };
     let broken = |sql: &str| match tampered(sql, None) {
         Err(VerifyError::Broken(broken)) => broken,
@@ -94,12 +85,14 @@ async fn any_change_is_found() {
     assert!(matches!(broken("DELETE FROM audit WHERE seq = 10"), Broken::Unaudited(_)), "a statement is left");
     assert!(matches!(broken("DELETE FROM audit WHERE seq > 8"), Broken::Unaudited(_)), "a transaction is left");
     assert!(matches!(broken("DELETE FROM transactions WHERE idempotency_key = 'a'"), Broken::Vanished { seq: 3, .. }));
-    assert!(matches!(broken("UPDATE transactions SET raw = x'00'"), Broken::Vanished { seq: 3, .. }));
-    assert!(matches!(broken("UPDATE statements SET content = x'00'"), Broken::Vanished { seq: 10, .. }));
+    assert!(matches!(broken("UPDATE transactions SET raw = zeroblob(1)"), Broken::Vanished { seq: 3, .. }));
+    assert!(matches!(broken("UPDATE statements SET content = zeroblob(1)"), Broken::Vanished { seq: 10, .. }));
     assert!(matches!(
-        broken("UPDATE transactions SET raw = x'0000', hash = zeroblob(32), signature = zeroblob(65), signed_at = 1;
-                INSERT INTO transactions SELECT 99, caller, key, 'more', digest, chain_id, nonce, policy, value, created_at,
-                    signed_at, raw, hash, signature, address, managed, send, body FROM transactions LIMIT 1"),
+        broken("UPDATE transactions SET raw = zeroblob(2), hash = zeroblob(32), signature = zeroblob(65), signed_at = 1;
+                INSERT INTO transactions (caller, key, idempotency_key, digest, chain_id, nonce, policy, value, created_at,
+                    signed_at, raw, hash, signature, address, managed, send, body)
+                SELECT caller, key, 'more', digest, chain_id, nonce, policy, value, created_at, signed_at, raw, hash,
+                    signature, address, managed, send, body FROM transactions LIMIT 1"),
         Broken::Vanished { .. }
     ));
     // Nothing but what is kept elsewhere tells that the end was cut off, with all that it says.
@@ -110,16 +103,15 @@ async fn any_change_is_found() {
     assert_eq!(tampered("", Some(other)), Err(VerifyError::Broken(Broken::Head(other))));
 }
 
-#[tokio::test]
-async fn it_is_read_while_it_is_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.db");
-    let open = Open::at(&path);
+async fn it_is_read_while_it_is_written(place: Place) {
+    let open = place.open();
     let a = fresh(&open.ledger, request("a", 1)).await;
     open.ledger.store(a, signed_of(b"a"), at(NOW)).await.unwrap();
-    let head = verified(&path, None).unwrap();
+    let head = verified(&place, None).unwrap();
     assert_eq!(open.ledger.head().await, Ok(head));
     fresh(&open.ledger, request("b", 1)).await;
-    assert_eq!(verified(&path, Some(head)).map(|head| head.seq), Ok(head.seq + 1));
+    assert_eq!(verified(&place, Some(head)).map(|head| head.seq), Ok(head.seq + 1));
     open.close();
 }
+
+on_both!(everything_that_happens_is_in_it, any_change_is_found, it_is_read_while_it_is_written);

@@ -9,9 +9,15 @@ mod audit;
 mod files;
 mod nonces;
 mod older;
+mod place;
+#[path = "../../../../tests/support/postgres.rs"]
+#[expect(dead_code, reason = "the end-to-end tests' too")]
+mod postgres;
 mod requests;
 mod spending;
 mod statements;
+
+use place::{Kind, Place, on_both};
 
 const HOUR: u64 = 3600;
 /// Some moment.

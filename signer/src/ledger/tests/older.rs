@@ -1,6 +1,7 @@
 //! Ledgers of older versions, and of newer.
 
 use alloy_primitives::keccak256;
+use keygate_config::Ledger as Config;
 
 use super::*;
 use crate::key::PublicKey;
@@ -26,9 +27,7 @@ async fn a_ledger_from_before_addresses_has_them_now() {
     let path = dir.path().join("ledger.db");
     let (signer, raw) = old_payment(0);
     let old = rusqlite::Connection::open(&path).unwrap();
-    old.execute_batch(schema::sqlite::TABLE).unwrap();
-    old.pragma_update(None, "application_id", schema::sqlite::APPLICATION).unwrap();
-    old.pragma_update(None, "user_version", 1).unwrap();
+    schema::sqlite::older(&old, 1);
     // One key under two names, each with its own total; and names that are reserved only, one of them forgotten.
     let rows = [
         ("hot", "a", 6u64, 6u64, Some(&raw)),
@@ -83,6 +82,79 @@ async fn a_ledger_from_before_addresses_has_them_now() {
     let hand = rusqlite::Connection::open(&path).unwrap();
     assert!(hand.execute("UPDATE transactions SET address = x'00' WHERE raw IS NOT NULL", []).is_err());
     Open::at(&path).close();
+}
+
+/// What each version before this one holds, counts as it did: what was signed, what is reserved, what was said.
+#[tokio::test]
+async fn each_older_version_is_brought_to_this_one() {
+    let (signer, raw) = old_payment(0);
+    for version in 1..usize::try_from(NEWEST).unwrap() {
+        let place = Kind::Sqlite.place();
+        let Config::Sqlite(path) = place.config() else { unreachable!() };
+        let old = rusqlite::Connection::open(&path).unwrap();
+        schema::sqlite::older(&old, version);
+        for (hour, (name, value, total, signed)) in
+            [("a", 6u64, 6u64, true), ("b", 3, 9, false), ("c", 0, 9, false)].into_iter().enumerate()
+        {
+            let blob = |n: u64| format!("x'{}'", hex::encode(U256::from(n).to_be_bytes::<32>()));
+            let then = (NOW + hour as u64 * HOUR) * 1000;
+            let bytes = |bytes: &[u8]| if signed { format!("x'{}'", hex::encode(bytes)) } else { "NULL".into() };
+            let mut columns = "caller, key, idempotency_key, digest, chain_id, nonce, policy, value, total, created_at,
+                               signed_at, raw, hash, signature"
+                .to_owned();
+            let mut values = format!(
+                "'payments', 'hot', '{name}', x'{}', 137, {hour}, 'payouts', {}, {}, {then}, {}, {}, {}, {}",
+                "01".repeat(32),
+                blob(value),
+                blob(total),
+                if signed { then.to_string() } else { "NULL".into() },
+                bytes(&raw),
+                bytes(&[1; 32]),
+                bytes(&[1; 65]),
+            );
+            if version >= 2 {
+                columns += ", address";
+                values += &format!(", x'{}'", hex::encode(signer));
+            }
+            if version >= 3 {
+                columns += ", counted_at";
+                values += &format!(", {then}");
+            }
+            old.execute_batch(&format!("INSERT INTO transactions ({columns}) VALUES ({values})")).unwrap();
+        }
+        if version >= 4 {
+            let said = "INSERT INTO statements (caller, key, address, policy, kind, digest, content, signature, signed_at)
+                        VALUES ('payments', 'hot', zeroblob(20), 'payouts', 'message', zeroblob(32), x'00', zeroblob(65), 1)";
+            old.execute_batch(said).unwrap();
+        }
+        drop(old);
+
+        let open = place.with(&[("hot", signer)]);
+        let request = |name: &str, value, hours| {
+            let request = as_key("hot", signer, request(name, value));
+            Request { now: at(NOW + hours * HOUR), ..request }
+        };
+        assert_eq!(replayed(open.ledger.begin(request("a", 6, 3)).await).raw, raw, "from version {version}");
+        let b = pending(open.ledger.begin(request("b", 3, 3)).await);
+        assert!(matches!(open.ledger.begin(request("d", 2, 3)).await, Ok(Begun::Denied(_))), "9 of 10 are spent");
+        fresh(&open.ledger, request("d", 1, 3)).await;
+        assert!(matches!(open.ledger.begin(request("e", 7, 24)).await, Ok(Begun::Denied(_))));
+        fresh(&open.ledger, request("e", 6, 24)).await;
+        // Given up, it is taken out of all that came after it.
+        open.ledger.release(b, at(NOW)).await.unwrap();
+        assert!(matches!(open.ledger.begin(request("f", 4, 24)).await, Ok(Begun::Denied(_))));
+        fresh(&open.ledger, request("f", 3, 24)).await;
+        let c = pending(open.ledger.begin(request("c", 0, 3)).await);
+        let late = Signed { hash: keccak256(b"c"), raw: b"c".to_vec(), ..super::signed(1) };
+        open.ledger.store(c, late, at(NOW)).await.unwrap();
+        open.close();
+        let began = place.hand("SELECT entry FROM audit WHERE seq = 1").unwrap();
+        let began: serde_json::Value = serde_json::from_str(&began).unwrap();
+        assert_eq!((&began["what"], &began["transactions"]), (&"began".into(), &3.into()));
+        assert_eq!(began["statements"], u32::from(version >= 4));
+        let whole = Trail::open(&place.config()).unwrap().verify(None).unwrap();
+        assert_eq!((whole.transactions, whole.statements), (1, 0), "what came before it has no entry");
+    }
 }
 
 #[test]

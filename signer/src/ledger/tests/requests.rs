@@ -5,11 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use super::super::requests::FIND;
 use super::*;
 
-#[tokio::test]
-async fn the_first_signed_bytes_are_kept_for_ever() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("state/ledger.db");
-    let open = Open::at(&path);
+async fn the_first_signed_bytes_are_kept_for_ever(place: Place) {
+    let open = place.open();
     let reservation = fresh(&open.ledger, request("a", 1)).await;
     assert_eq!(open.ledger.store(reservation, signed(7), at(NOW)).await, Ok(signed(7)));
     assert_eq!(open.ledger.store(reservation, signed(8), at(NOW)).await, Ok(signed(7)));
@@ -17,7 +14,7 @@ async fn the_first_signed_bytes_are_kept_for_ever() {
     assert_eq!(replayed(open.ledger.begin(request("a", 1)).await), signed(7));
     open.close();
 
-    let open = Open::at(&path);
+    let open = place.open();
     assert_eq!(replayed(open.ledger.begin(request("a", 1)).await), signed(7));
     let record = open.ledger.lookup(request("a", 1).id).await.unwrap().unwrap();
     let expected = Record {
@@ -30,6 +27,14 @@ async fn the_first_signed_bytes_are_kept_for_ever() {
         signed: Some(signed(7)),
     };
     assert_eq!(record, expected);
+    open.close();
+}
+
+#[test]
+fn only_its_owner_may_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state/ledger.db");
+    let open = Open::at(&path);
     for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
         let mode = std::fs::metadata(path.with_file_name(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -60,10 +65,8 @@ async fn a_reservation_survives_and_is_found_again() {
     open.close();
 }
 
-#[tokio::test]
-async fn names_are_per_caller_and_key_and_a_changed_body_conflicts() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn names_are_per_caller_and_key_and_a_changed_body_conflicts(place: Place) {
+    let open = place.open();
     fresh(&open.ledger, request("a", 1)).await;
     let other = Request { digest: [2; 32], ..request("a", 1) };
     assert_eq!(open.ledger.begin(other.clone()).await, Ok(Begun::Conflict));
@@ -75,10 +78,8 @@ async fn names_are_per_caller_and_key_and_a_changed_body_conflicts() {
     open.close();
 }
 
-#[tokio::test]
-async fn a_key_is_itself_under_another_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn a_key_is_itself_under_another_name(place: Place) {
+    let open = place.open();
     let reservation = fresh(&open.ledger, request("a", 6)).await;
     let renamed = |name: &str, value| as_key("renamed", HOT, request(name, value));
     assert_eq!(pending(open.ledger.begin(renamed("a", 6)).await), reservation);
@@ -116,26 +117,21 @@ fn a_request_is_found_by_indexes_however_many_its_caller_made() {
     }
 }
 
-#[tokio::test]
-async fn callers_are_remembered() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.db");
-    let open = Open::at(&path);
+async fn callers_are_remembered(place: Place) {
+    let open = place.open();
     assert!(open.callers.is_empty());
     for (caller, name) in [("b", "1"), ("a", "1"), ("a", "2"), ("c", "1")] {
         let id = RequestId { caller: caller.into(), ..request(name, 0).id };
         fresh(&open.ledger, Request { id, ..request(name, 0) }).await;
     }
     open.close();
-    let open = Open::at(&path);
+    let open = place.open();
     assert_eq!(open.callers, ["a", "b", "c"].map(str::to_owned).into());
     open.close();
 }
 
-#[tokio::test]
-async fn what_is_released_is_as_if_it_never_was() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn what_is_released_is_as_if_it_never_was(place: Place) {
+    let open = place.open();
     let a = fresh(&open.ledger, request("a", 4)).await;
     let b = fresh(&open.ledger, request("b", 4)).await;
     assert!(matches!(open.ledger.begin(request("c", 3)).await, Ok(Begun::Denied(_))));
@@ -150,10 +146,8 @@ async fn what_is_released_is_as_if_it_never_was() {
     open.close();
 }
 
-#[tokio::test]
-async fn a_pending_request_moves_to_its_callers_new_policy() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn a_pending_request_moves_to_its_callers_new_policy(place: Place) {
+    let open = place.open();
     fresh(&open.ledger, request("a", 10)).await;
     let moved = Request { policy: "other".into(), ..request("a", 10) };
     let tight = Request { allowed: spending(U256::from(10), Some(9)), ..moved.clone() };
@@ -171,10 +165,8 @@ async fn a_pending_request_moves_to_its_callers_new_policy() {
     open.close();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_at_once_spend_the_limit_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn many_at_once_spend_the_limit_once(place: Place) {
+    let open = place.open();
     let tasks: Vec<_> = (0..200)
         .map(|i| {
             let ledger = open.ledger.clone();
@@ -194,18 +186,23 @@ async fn many_at_once_spend_the_limit_once() {
     open.close();
 }
 
-#[test]
-fn signed_bytes_cannot_be_changed_by_hand() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.db");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let open = Open::at(&path);
-        let reservation = fresh(&open.ledger, request("a", 1)).await;
-        open.ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
-        open.close();
-    });
-    let hand = rusqlite::Connection::open(&path).unwrap();
-    assert!(hand.execute("UPDATE transactions SET raw = x'00'", []).is_err());
-    assert!(hand.execute("DELETE FROM transactions", []).is_err());
+async fn signed_bytes_cannot_be_changed_by_hand(place: Place) {
+    let open = place.open();
+    let reservation = fresh(&open.ledger, request("a", 1)).await;
+    open.ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
+    open.close();
+    for change in ["UPDATE transactions SET nonce = 1", "DELETE FROM transactions", "DELETE FROM audit"] {
+        assert!(place.hand(change).unwrap_err().contains("what was"), "{change}");
+    }
 }
+
+on_both!(
+    the_first_signed_bytes_are_kept_for_ever,
+    names_are_per_caller_and_key_and_a_changed_body_conflicts,
+    a_key_is_itself_under_another_name,
+    callers_are_remembered,
+    what_is_released_is_as_if_it_never_was,
+    a_pending_request_moves_to_its_callers_new_policy,
+    many_at_once_spend_the_limit_once,
+    signed_bytes_cannot_be_changed_by_hand
+);

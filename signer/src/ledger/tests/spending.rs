@@ -4,10 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-#[tokio::test]
-async fn the_daily_limit_rolls() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn the_daily_limit_rolls(place: Place) {
+    let open = place.open();
     let at = |name: &str, value, hours: u64| Request { now: at(NOW + hours * HOUR), ..request(name, value) };
     fresh(&open.ledger, at("a", 6, 0)).await;
     fresh(&open.ledger, at("b", 4, 12)).await;
@@ -37,20 +35,20 @@ async fn the_daily_limit_rolls() {
     open.close();
 }
 
-/// What docs/signer.md has operators do, at this time.
-fn recover(path: &Path, seconds: u64) {
-    let docs = include_str!("../../../../docs/signer.md");
-    let command = docs.lines().find(|line| line.contains("UPDATE spends")).unwrap();
-    let sql = command.split('"').nth(1).unwrap().replace("unixepoch()", &seconds.to_string());
-    rusqlite::Connection::open(path).unwrap().execute_batch(&sql).unwrap();
+/// What docs/ledger.md has operators do, at this time.
+fn recover(place: &Place, seconds: u64) {
+    let docs = include_str!("../../../../docs/ledger.md");
+    let (now, then) = match place {
+        Place::Sqlite(_) => ("unixepoch()", seconds.to_string()),
+        Place::Postgres(_) => ("extract(epoch FROM now())", format!("{seconds}::numeric")),
+    };
+    let command = docs.lines().find(|line| line.contains("UPDATE spends") && line.contains(now)).unwrap();
+    place.hand(&command.rsplit('"').nth(1).unwrap().replace(now, &then)).unwrap();
 }
 
-#[tokio::test]
-async fn a_clock_that_ran_ahead_is_said_and_can_be_recovered_from() {
+async fn a_clock_that_ran_ahead_is_said_and_can_be_recovered_from(place: Place) {
     const YEARS: u64 = 24 * 3650;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.db");
-    let open = Open::at(&path);
+    let open = place.open();
     let at = |name: &str, value, hours: u64| Request { now: at(NOW + hours * HOUR), ..request(name, value) };
     let denied = |begun| matches!(begun, Ok(Begun::Denied(_)));
     let behind = |hours: u64| Ok(Begun::ClockBehind(Duration::from_secs(hours * HOUR)));
@@ -63,13 +61,13 @@ async fn a_clock_that_ran_ahead_is_said_and_can_be_recovered_from() {
     fresh(&open.ledger, at("zero", 0, 1)).await;
     fresh(&open.ledger, Request { chain_id: 1, ..at("elsewhere", 10, 1) }).await;
     open.close();
-    let open = Open::at(&path);
+    let open = place.open();
     assert_eq!(open.ledger.begin(at("b", 1, 2)).await, behind(YEARS - 2), "after a restart too");
     assert!(denied(open.ledger.begin(at("b", 5, YEARS + 23)).await), "where the clock was ahead, it is spent");
     open.close();
 
-    recover(&path, NOW + 3 * HOUR);
-    let open = Open::at(&path);
+    recover(&place, NOW + 3 * HOUR);
+    let open = place.open();
     assert!(denied(open.ledger.begin(at("b", 1, 3)).await), "4 and 6 of 10 are spent");
     fresh(&open.ledger, at("b", 4, 24)).await;
     assert!(denied(open.ledger.begin(at("c", 1, 26)).await), "from the recovery on, for 24 hours");
@@ -81,16 +79,12 @@ async fn a_clock_that_ran_ahead_is_said_and_can_be_recovered_from() {
     open.ledger.release(ahead, UNIX_EPOCH).await.unwrap();
     fresh(&open.ledger, at("d", 4, 48)).await;
     open.close();
-    let hand = rusqlite::Connection::open(&path).unwrap();
-    let said = "SELECT created_at FROM transactions WHERE idempotency_key = 'ahead'";
-    let said: i64 = hand.query_row(said, [], |row| row.get(0)).unwrap();
-    assert_eq!(said.cast_unsigned(), (NOW + YEARS * HOUR) * 1000, "what the clock said is kept");
+    let said = place.hand("SELECT created_at FROM transactions WHERE idempotency_key = 'ahead'").unwrap();
+    assert_eq!(said, ((NOW + YEARS * HOUR) * 1000).to_string(), "what the clock said is kept");
 }
 
-#[tokio::test]
-async fn a_clock_that_is_a_little_behind_is_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn a_clock_that_is_a_little_behind_is_waited_for(place: Place) {
+    let open = place.open();
     let at = |name: &str, value, seconds: u64| Request { now: at(NOW + seconds), ..request(name, value) };
     fresh(&open.ledger, at("a", 1, 300)).await;
     fresh(&open.ledger, at("b", 9, 0)).await;
@@ -100,6 +94,36 @@ async fn a_clock_that_is_a_little_behind_is_waited_for() {
     open.close();
 }
 
+/// Whatever the server's default is, each sees what the others have counted before its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_signers_spend_one_limit() {
+    let place = Kind::Postgres.place();
+    let Place::Postgres(database) = &place else { unreachable!() };
+    let isolation = format!("ALTER DATABASE {} SET default_transaction_isolation = 'repeatable read'", database.name);
+    place.hand(&isolation).unwrap();
+    let signers = [place.open(), place.open(), place.open()];
+    let spends = spending(U256::ONE, Some(10)).spends;
+    let exposure = Exposure { policy: "payouts".into(), address: HOT, chain_id: 137, spends, now: at(NOW) };
+    let tasks: Vec<_> = (0..90)
+        .map(|i| {
+            let (ledger, exposure) = (signers[i % signers.len()].ledger.clone(), exposure.clone());
+            tokio::spawn(async move { ledger.expose(exposure).await.unwrap() })
+        })
+        .collect();
+    let mut counted = 0;
+    for task in tasks {
+        counted += u32::from(matches!(task.await.unwrap(), Exposed::Counted(_)));
+    }
+    assert_eq!(counted, 10);
+    signers.into_iter().for_each(Open::close);
+}
+
+on_both!(
+    the_daily_limit_rolls,
+    a_clock_that_ran_ahead_is_said_and_can_be_recovered_from,
+    a_clock_that_is_a_little_behind_is_waited_for
+);
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
@@ -108,12 +132,13 @@ proptest! {
     /// clock is so only when something was counted ahead of it.
     #[test]
     fn a_clock_that_jumps_frees_no_allowance(
+        kind in Kind::any(),
         steps in prop::collection::vec((prop_oneof![0..900u64, 0..48 * HOUR, 0..100_000 * HOUR], 0u64..6, any::<bool>()), 1..40),
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let place = kind.place();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let open = Open::at(&dir.path().join("ledger.db"));
+            let open = place.open();
             // When it was asked for, as of when it is counted, what it spends.
             let mut spent: Vec<(u64, u64, u64, Reservation)> = Vec::new();
             for (i, (clock, value, release)) in steps.into_iter().enumerate() {
@@ -149,11 +174,11 @@ proptest! {
     /// Against a model that remembers everything: in every window of 24 hours the limit holds, and nothing that fits
     /// is denied.
     #[test]
-    fn spending_is_exact(steps in prop::collection::vec((0u64..10 * HOUR, 0u64..6, any::<bool>()), 1..40)) {
-        let dir = tempfile::tempdir().unwrap();
+    fn spending_is_exact(kind in Kind::any(), steps in prop::collection::vec((0u64..10 * HOUR, 0u64..6, any::<bool>()), 1..40)) {
+        let place = kind.place();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let open = Open::at(&dir.path().join("ledger.db"));
+            let open = place.open();
             let mut now = NOW;
             let mut spent: Vec<(u64, u64)> = Vec::new();
             let mut last = None;

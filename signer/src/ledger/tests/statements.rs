@@ -1,7 +1,5 @@
 //! What was signed besides transactions.
 
-use rusqlite::Connection;
-
 use super::*;
 
 pub(super) fn statement(content: &str) -> Statement {
@@ -18,29 +16,16 @@ pub(super) fn statement(content: &str) -> Statement {
     }
 }
 
-async fn recorded(path: &Path, content: &str) {
-    let Opened { ledger, running, .. } = Ledger::open(path, &BTreeMap::new()).unwrap();
-    ledger.record(statement(content)).await.unwrap();
-    drop(ledger);
-    running.wait();
-}
-
-#[tokio::test]
-async fn what_was_said_is_there_for_ever() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.db");
-    recorded(&path, "one").await;
-    recorded(&path, "one").await;
-    let db = Connection::open(&path).unwrap();
-    let rows: Vec<(String, Vec<u8>, i64)> = db
-        .prepare("SELECT caller, content, signed_at FROM statements")
-        .unwrap()
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    assert_eq!(rows, vec![("payments".to_owned(), b"one".to_vec(), 1_800_000_000_000); 2]);
-    for change in ["DELETE FROM statements", "UPDATE statements SET content = x'00'"] {
-        assert!(db.execute_batch(change).unwrap_err().to_string().contains("what was signed"), "{change}");
+async fn what_was_said_is_there_for_ever(place: Place) {
+    for _ in 0..2 {
+        let open = place.open();
+        open.ledger.record(statement("one")).await.unwrap();
+        open.close();
+    }
+    assert_eq!(place.hand("SELECT signed_at FROM statements").unwrap(), "1800000000000\n1800000000000");
+    for change in ["DELETE FROM statements", "UPDATE statements SET signed_at = 1"] {
+        assert!(place.hand(change).unwrap_err().contains("what was signed"), "{change}");
     }
 }
+
+on_both!(what_was_said_is_there_for_ever);
