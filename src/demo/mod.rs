@@ -185,7 +185,14 @@ Everything is in {dir}; Ctrl-C stops it and removes the folder. In another termi
        "to": "0x000000000000000000000000000000000000dead", "value": "1000000000000000", "data": "0x",
        "gas": 21000, "maxFeePerGas": "40000000000", "maxPriorityFeePerGas": "30000000000"}}'
 
-5. Break the file, and see that nothing breaks: edit $D/keygate.toml, then
+5. Have somebody else paid: the policy says no, and which of its rules does.
+   curl -s --unix-socket $D/state/signer.sock http://signer/v1/keys/dev/transactions \
+     -H "Authorization: Bearer $(cat $D/payments.token)" -H 'Idempotency-Key: payout-2' \
+     -H 'Content-Type: application/json' -d '{{"chainId": 137, "type": 2, "nonce": 1,
+       "to": "0x000000000000000000000000000000000000beef", "value": "1", "data": "0x",
+       "gas": 21000, "maxFeePerGas": "40000000000", "maxPriorityFeePerGas": "30000000000"}}'
+
+6. Break the file, and see that nothing breaks: edit $D/keygate.toml, then
    {keygate} check -c $D/keygate.toml"#
     ));
 }

@@ -28,7 +28,7 @@ impl Demo {
         let home = home.env("TMPDIR", &folder);
         let args = ["demo", "--https-port", &https.to_string()];
         let mut keygate = home.spawn(&mut home.command(args));
-        let guide = keygate.wait_until(SOON, "the guide", |p| p.stdout().contains("\n5. ").then(|| p.stdout()));
+        let guide = keygate.wait_until(SOON, "the guide", |p| p.stdout().contains("\n6. ").then(|| p.stdout()));
         let guide = match guide.ends_with('\n') {
             true => guide,
             false => keygate.wait_until(SOON, "its end", |p| p.stdout().ends_with('\n').then(|| p.stdout())),
@@ -82,8 +82,11 @@ fn it_serves_in_seconds_and_its_guide_holds() {
     let address = json["from"].as_str().expect("an address");
     assert!(demo.guide.contains(address), "{}", demo.guide);
     assert_eq!(demo.follow(&[4]), signed);
+    // Not allowed, and said why.
+    let denied: Value = serde_json::from_str(&demo.follow(&[5])).expect("JSON");
+    assert_eq!((&denied["status"], &denied["rule"]), (&403.into(), &"to".into()), "{denied}");
     // Broken, it goes on; and says what is wrong.
-    assert!(demo.follow(&[5]).ends_with("keygate.toml: ok\n"));
+    assert!(demo.follow(&[6]).ends_with("keygate.toml: ok\n"));
     std::fs::write(demo.dir.join("keygate.toml"), "[listeners.https]\nbnd = 1\n").expect("a file");
     let config = demo.dir.join("keygate.toml").display().to_string();
     wait_until(SOON, "the broken file is noticed", || {

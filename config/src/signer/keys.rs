@@ -130,6 +130,10 @@ pub(super) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
             (Some(kms), None) => {
                 kms_regions(kms, found);
                 kms_queue(kms, &key.span, found);
+                if kms.key_id.is_empty() {
+                    let help = "what `aws kms create-key` answers as KeyId or Arn";
+                    found.push(Diagnostic::error("key_id is empty").at(&kms.key_id.span).help(help));
+                }
                 if kms.key_id.starts_with("alias/") || kms.key_id.contains(":alias/") {
                     found.push(
                         Diagnostic::error("a KMS key is named by its id or ARN")
@@ -292,6 +296,7 @@ mod tests {
             (format!("{mrk}, regions = [\"a\", \"b\"], endpoints = [\"http://a\"]"), "one for each"),
             (format!("{mrk}, regions = [\"a\"], endpoints = [\"a\"]"), "is a URL"),
             (format!("{mrk}, endpoints = [\"http://a\"]"), "for regions"),
+            ("key_id = \"\"".to_owned(), "key_id is empty"),
             (format!("{mrk}, rate = 0"), "rate must be"),
             (format!("{mrk}, queue = 0"), "queue must be"),
             (format!("{mrk}, rate = 100001"), "rate must be"),
