@@ -26,6 +26,8 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64,
     match request.nonce {
         Nonce::Given { nonce, most } => {
             let there = of(db, address, chain_id, nonce)?;
+            // Somebody has it now: it is chosen for nobody else.
+            take(db, address, chain_id, nonce)?;
             Ok(room(nonce, there.len(), most).map(|()| (nonce, false)))
         }
         Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(|nonce| Ok((nonce, true))),
@@ -34,11 +36,7 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64,
             there => Ok(room(nonce, there, most).map(|()| (nonce, false))),
         },
         Nonce::Gap(nonce) => {
-            let gone = db.execute(
-                "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
-                values![address.into_array(), chain_id, nonce],
-            )?;
-            if gone == 0 {
+            if !take(db, address, chain_id, nonce)? {
                 return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
             Ok(Ok((nonce, true)))
@@ -89,10 +87,25 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
     Ok(nonce)
 }
 
-/// A nonce that nothing was signed with: the next request has it.
+/// Whether it was a gap, which it is no more.
+fn take(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<bool, LedgerError> {
+    let gone = db.execute(
+        "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
+        values![address.into_array(), chain_id, nonce],
+    )?;
+    Ok(gone > 0)
+}
+
+/// A nonce that nothing was signed with: the next request has it, if it is one of those that are chosen here, and nobody
+/// else has it.
 pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
-    let key = values![address.into_array(), chain_id, nonce];
-    db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
+    let account = values![address.into_array(), chain_id];
+    let next = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", account)?;
+    let next = next.map(|row| row.unsigned(0)).transpose()?;
+    if next.is_some_and(|next| nonce < next) && of(db, address, chain_id, nonce)?.is_empty() {
+        let key = values![address.into_array(), chain_id, nonce];
+        db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
+    }
     Ok(())
 }
 

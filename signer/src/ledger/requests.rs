@@ -194,12 +194,12 @@ pub(super) fn store(
 /// Deletes a reservation, takes back what it spends, and gives its nonce back.
 pub(super) fn release(db: &mut dyn Sql, Reservation(id): Reservation, now: SystemTime) -> Result<(), LedgerError> {
     let deleted = db.first(
-        "DELETE FROM transactions WHERE id = ?1 AND raw IS NULL RETURNING address, chain_id, nonce, managed",
+        "DELETE FROM transactions WHERE id = ?1 AND raw IS NULL RETURNING address, chain_id, nonce",
         values![id],
     )?;
     let Some(row) = deleted else { return Ok(()) };
     spends::take_back_of(db, id)?;
-    if let (Some(address), true) = (row.maybe_array::<20>(0)?, row.flag(3)?) {
+    if let Some(address) = row.maybe_array::<20>(0)? {
         nonces::give_back(db, address.into(), row.unsigned(1)?, row.unsigned(2)?)?;
     }
     audit::append(db, &audit::Event::new(now, "released", json!({ "request": id })))

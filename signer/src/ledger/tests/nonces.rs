@@ -77,6 +77,31 @@ async fn one_that_a_caller_gave_is_not_chosen() {
 }
 
 #[tokio::test]
+async fn what_a_caller_gave_is_no_gap_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let given = |name, nonce| Request { nonce: Nonce::Given { nonce, most: 9 }, ..managed(name, 0) };
+    let one = chosen(&open.ledger, managed("a", 0)).await;
+    let two = chosen(&open.ledger, managed("b", 0)).await;
+    open.ledger.release(one.reservation, at(NOW)).await.unwrap();
+    // A gap that somebody takes by name; and one that somebody had before it was given back.
+    let of_gap = chosen(&open.ledger, given("x", 0)).await;
+    let beside = chosen(&open.ledger, given("y", 1)).await;
+    open.ledger.release(two.reservation, at(NOW)).await.unwrap();
+    assert_eq!(chosen(&open.ledger, managed("c", 0)).await.nonce, 2);
+    for reserved in [of_gap, beside] {
+        open.ledger.release(reserved.reservation, at(NOW)).await.unwrap();
+        let again = chosen(&open.ledger, managed(&format!("again {}", reserved.nonce), 0)).await;
+        assert_eq!(again.nonce, reserved.nonce, "nobody has it any more");
+    }
+    // What was never chosen here is no gap.
+    let ahead = chosen(&open.ledger, given("z", 9)).await;
+    open.ledger.release(ahead.reservation, at(NOW)).await.unwrap();
+    assert_eq!(chosen(&open.ledger, managed("d", 0)).await.nonce, 3);
+    open.close();
+}
+
+#[tokio::test]
 async fn a_transaction_is_replaced_so_often_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
