@@ -76,13 +76,14 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
     let known = known.map(|row| row.unsigned(0)).transpose()?.unwrap_or(0);
     let mut nonce = known.max(at_least);
     // Not one that a caller has given itself.
+    let after = |nonce: u64| nonce.checked_add(1).ok_or_else(|| LedgerError::Unusable("there is no nonce left".into()));
     while !of(db, address, chain_id, nonce)?.is_empty() {
-        nonce += 1;
+        nonce = after(nonce)?;
     }
     db.execute(
         "INSERT INTO nonces (address, chain_id, next) VALUES (?1, ?2, ?3)
          ON CONFLICT (address, chain_id) DO UPDATE SET next = excluded.next",
-        values![account, chain_id, nonce + 1],
+        values![account, chain_id, after(nonce)?],
     )?;
     Ok(nonce)
 }
