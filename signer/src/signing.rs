@@ -514,6 +514,13 @@ impl Signing {
         Err(Refusal::TooOften(too_often))
     }
 
+    /// Writes down that a request was denied before it came to be signed.
+    pub(crate) async fn deny(&self, key: &Key, id: &RequestId, tx: &Transaction, denied: Denied) -> Refusal {
+        let detail = json!({ "idempotencyKey": id.idempotency_key, "transaction": tx.body() });
+        self.note_denied(key, &id.caller, &denied, detail).await;
+        self.denied(denied)
+    }
+
     fn denied(&self, denied: Denied) -> Refusal {
         self.metrics.verdict(denied.rule);
         Refusal::Denied(denied)

@@ -84,7 +84,12 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let asked = signing::asked(key.address(), chain.id, &[b"fill\0", body.as_slice()].concat());
         let tx = match filled(&api, &id, asked).await? {
             Some(tx) => tx,
-            None => nothing(key, chain, &offer.fees(rpc, None).await?)?,
+            None => {
+                let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
+                let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
+                judged(&api, key, &id, &tx, policy::judge_filled(policy, &tx)).await?;
+                tx
+            }
         };
         let prepared = Prepared::new(key, tx, None, None).map(|prepared| {
             let prepared = prepared.asked(asked).sent();
@@ -121,7 +126,7 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         let tx = match filled(&api, &id, asked).await? {
             // It may have ended since, or have been replaced as often as it may.
             Some(tx) => tx,
-            None => replacement(&api, &caller, key, &record, cancel, &offer).await?,
+            None => replacement(&api, &caller, key, &id, &record, cancel, &offer).await?,
         };
         let purpose = if cancel { Purpose::Nothing } else { Purpose::Again };
         let prepared = Prepared::new(key, tx, None, None).map(|prepared| {
@@ -146,6 +151,7 @@ async fn replacement(
     api: &Api,
     caller: &Caller,
     key: &Key,
+    id: &RequestId,
     record: &Record,
     cancel: bool,
     offer: &Offer,
@@ -176,8 +182,23 @@ async fn replacement(
         cancels: cancel,
     };
     let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
-    policy::judge_replacement(policy, &replacement).map_err(Refusal::Denied)?;
+    let verdict = policy::judge_replacement(policy, &replacement).and_then(|()| policy::judge_filled(policy, &tx));
+    judged(api, key, id, &tx, verdict).await?;
     Ok(tx)
+}
+
+/// What is denied is in the audit trail.
+async fn judged(
+    api: &Api,
+    key: &Key,
+    id: &RequestId,
+    tx: &Transaction,
+    verdict: Result<(), Denied>,
+) -> Result<(), Problem> {
+    match verdict {
+        Ok(()) => Ok(()),
+        Err(denied) => Err(api.signing.deny(key, id, tx, denied).await.into()),
+    }
 }
 
 /// A transaction that sends nothing to its own sender.

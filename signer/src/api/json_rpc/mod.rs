@@ -34,7 +34,7 @@ use crate::chain::Chain;
 use crate::chain::rpc::MAX_ANSWER;
 use crate::key::Key;
 use crate::message::Message;
-use crate::policy::Denied;
+use crate::policy::{self, Denied};
 use crate::signing::{self, Refusal};
 use crate::statement::Statement;
 use crate::strict::{FieldError, address, wrong};
@@ -207,9 +207,9 @@ impl Asking<'_> {
             let params = call.params(1, 1)?;
             let mut wanted = Wanted::read(params[0]).map_err(Fault::field)?;
             let key = self.key(wanted.from)?;
-            if self.caller.policy.is_none() {
+            let Some(policy) = &self.caller.policy else {
                 return Err(Problem::from(Refusal::Denied(Denied::no_policy())).into());
-            }
+            };
             // Every call is a request of its own, where nothing says which it is.
             let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
             let id = request_of(&self.caller.name, key.name(), key.address(), name);
@@ -224,8 +224,11 @@ impl Asking<'_> {
                     wanted.fill_as(&body).map_err(Fault::field)?;
                 }
             }
-            wanted.fill(chain).await?;
+            let by_nodes = wanted.fill(chain).await?;
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
+            if by_nodes && let Err(denied) = policy::judge_filled(policy, &tx) {
+                return Err(Problem::from(self.api.signing.deny(key, &id, &tx, denied).await).into());
+            }
             Ok((wanted, key, id, tx, nonce, asked))
         };
         let (wanted, key, id, tx, nonce, asked) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;

@@ -124,8 +124,9 @@ impl Wanted {
         Ok(())
     }
 
-    /// Fills `chainId`, `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be.
-    pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<(), Fault> {
+    /// Fills `chainId`, `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be. Answers
+    /// whether they were asked.
+    pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<bool, Fault> {
         if let (false, Some(chain)) = (self.has("chainId"), chain) {
             self.set("chainId", U256::from(chain.id));
         }
@@ -142,12 +143,15 @@ impl Wanted {
                 let why = "missing, and there is no `rpc` of the chain to ask";
                 return Err(Fault::field(FieldError { field: Some((*missing).to_owned()), problem: why.to_owned() }));
             }
-            (Some(_), Some(rpc)) => return self.ask(rpc, kind).await,
+            (Some(_), Some(rpc)) => {
+                self.ask(rpc, kind).await?;
+                return Ok(true);
+            }
         }
         if let Some(kind) = kind {
             self.set("type", U256::from(kind));
         }
-        Ok(())
+        Ok(false)
     }
 
     async fn ask(&mut self, rpc: &Rpc, kind: Option<u64>) -> Result<(), Fault> {
