@@ -9,6 +9,9 @@ use super::types::{Begun, Decided, Decision, Held, Request, RequestId};
 use super::{LedgerError, audit, millis};
 use crate::policy::{Approval, Denied};
 
+/// So many of a caller's requests wait at most: who approves must find the others' among them.
+pub(super) const WAITING: usize = 100;
+
 const COLUMNS: &str =
     "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
             decided_by, approved FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
@@ -17,6 +20,7 @@ const COLUMNS: &str =
 pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -> Result<Option<Begun>, LedgerError> {
     let RequestId { caller, key, address, idempotency_key } = &request.id;
     let name = values![caller, address.into_array(), idempotency_key];
+    let denied = |detail| Some(Begun::Denied(Denied { rule: approval.rule, detail }));
     if let Some(row) = db.first(COLUMNS, name)? {
         let held = held(&row)?;
         return Ok(match &held.decision {
@@ -24,12 +28,20 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -
             None => Some(Begun::Held(held)),
             // What was filled in otherwise is not what was approved: asked for again, it is filled in as that was.
             Some(Decision { approved: true, .. }) if held.body != request.body => Some(Begun::Held(held)),
-            Some(Decision { approved: true, .. }) => None,
-            Some(Decision { by, .. }) => {
-                let detail = format!("{by:?} has rejected it");
-                Some(Begun::Denied(Denied { rule: approval.rule, detail }))
+            // Whose say it is by now, perhaps because they cannot be trusted, is not theirs.
+            Some(Decision { approved: true, by, .. }) if !approval.from.contains(by) => {
+                denied(format!("{by:?}, who has approved it, may not any more: ask under another idempotency key"))
             }
+            Some(Decision { approved: true, .. }) => None,
+            Some(Decision { by, .. }) => denied(format!("{by:?} has rejected it")),
         });
+    }
+    let waiting = db.query(
+        "SELECT id FROM approvals WHERE caller = ?1 AND approved IS NULL LIMIT ?2",
+        values![caller, WAITING as u64],
+    )?;
+    if waiting.len() >= WAITING {
+        return Ok(denied(format!("{WAITING} requests of this caller wait for somebody's approval already")));
     }
     db.execute(
         "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at)
@@ -61,7 +73,7 @@ pub(super) fn named(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Held>, Le
 pub(super) fn undecided(db: &mut dyn Sql) -> Result<Vec<Held>, LedgerError> {
     let rows = db.query(
         "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-                decided_by, approved FROM approvals WHERE approved IS NULL ORDER BY id LIMIT 1000",
+                decided_by, approved FROM approvals WHERE approved IS NULL ORDER BY id",
         &[],
     )?;
     rows.iter().map(held).collect()

@@ -203,6 +203,7 @@ fn native(policy: &Policy, amount: U256) -> Allowed {
     let approval = policy.approval_above.filter(|above| amount > *above).map(|above| Approval {
         rule: "require_approval",
         detail: format!("{amount} wei is above {above} wei: somebody else must approve it"),
+        from: policy.approvers.clone(),
     });
     Allowed { spends: vec![Spend { asset: Asset::Native, amount, windows }], approval }
 }

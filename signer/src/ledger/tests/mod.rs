@@ -5,6 +5,7 @@ use alloy_primitives::{B256, U256};
 use super::*;
 use crate::policy::{Allowed, Asset, Spend, Window};
 
+mod approvals;
 mod audit;
 mod files;
 mod nonces;
