@@ -7,33 +7,37 @@ use serde_json::json;
 use super::db::{Row, Sql, values};
 use super::types::{Begun, Decided, Decision, Held, Request, RequestId};
 use super::{LedgerError, audit, millis};
-use crate::policy::{Approval, Denied};
+use crate::policy::Denied;
+
+/// The rule that a rejection is told with, whichever held the request.
+const RULE: &str = "require_approval";
 
 const COLUMNS: &str =
     "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
             decided_by, approved FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
 
 /// What somebody has approved, which is what is signed, however else the same request would be filled now; or what keeps
-/// it from being signed.
-pub(super) fn needed(
-    db: &mut dyn Sql,
-    request: &Request,
-    approval: &Approval,
-) -> Result<Result<String, Begun>, LedgerError> {
+/// it from being signed. What somebody has rejected is not signed either when it would need no approval any more.
+pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Option<String>, Begun>, LedgerError> {
     let RequestId { caller, key, address, idempotency_key } = &request.id;
     let name = values![caller, address.into_array(), idempotency_key];
-    if let Some(row) = db.first(COLUMNS, name)? {
-        let held = held(&row)?;
-        return Ok(match &held.decision {
-            _ if held.digest != request.digest => Err(Begun::Conflict),
-            None => Err(Begun::Held(held)),
-            Some(Decision { approved: true, .. }) => Ok(held.body),
-            Some(Decision { by, .. }) => {
-                let detail = format!("{by:?} has rejected it");
-                Err(Begun::Denied(Denied { rule: approval.rule, detail }))
-            }
-        });
-    }
+    let held_before = db.first(COLUMNS, name)?.map(|row| held(&row)).transpose()?;
+    let approval = match (held_before, &request.allowed.approval) {
+        (None, None) => return Ok(Ok(None)),
+        (None, Some(approval)) => approval,
+        (Some(held), approval) => {
+            return Ok(match &held.decision {
+                _ if held.digest != request.digest => Err(Begun::Conflict),
+                None if approval.is_none() => Ok(None),
+                None => Err(Begun::Held(held)),
+                Some(Decision { approved: true, .. }) => Ok(Some(held.body)),
+                Some(Decision { by, .. }) => {
+                    let detail = format!("{by:?} has rejected it");
+                    Err(Begun::Denied(Denied { rule: RULE, detail }))
+                }
+            });
+        }
+    };
     db.execute(
         "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",

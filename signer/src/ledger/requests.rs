@@ -113,12 +113,9 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
         Err(Refused::Denied(denied)) => return Ok(Begun::Denied(denied)),
         Err(Refused::ClockBehind(behind)) => return Ok(Begun::ClockBehind(behind)),
     };
-    let approved = match &request.allowed.approval {
-        Some(approval) => match approvals::needed(db, request, approval)? {
-            Ok(approved) => Some(approved),
-            Err(begun) => return Ok(begun),
-        },
-        None => None,
+    let approved = match approvals::needed(db, request)? {
+        Ok(approved) => approved,
+        Err(begun) => return Ok(begun),
     };
     if let Some(found) = elsewhere {
         let Reservation(id) = found.record.reservation;
