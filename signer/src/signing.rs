@@ -67,6 +67,8 @@ pub(crate) struct Prepared {
     pub(crate) purpose: Purpose,
     /// Whether it is to be sent, once it is signed.
     pub(crate) send: bool,
+    /// Whether it was counted against its caller's rate before.
+    pub(crate) counted: bool,
     pub(crate) digest: [u8; 32],
 }
 
@@ -164,7 +166,7 @@ impl Prepared {
     ) -> Result<Self, Refusal> {
         let digest = request_digest(key.address(), &tx.signing_bytes()?, nonce.is_some(), sidecar);
         let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
-        Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, digest })
+        Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, counted: false, digest })
     }
 
     /// The same request, whatever `tx` was filled with: this [`asked_digest`] says what the caller asked for.
@@ -204,7 +206,7 @@ impl Signing {
         prepared: Prepared,
         abandoned: impl Fn() -> bool,
     ) -> Result<Answer, Refusal> {
-        let Prepared { tx, numbering, purpose, send, digest } = prepared;
+        let Prepared { tx, numbering, purpose, send, counted, digest } = prepared;
         if let Some(known) = self.known(&id, digest).await? {
             return Ok(known);
         }
@@ -242,7 +244,9 @@ impl Signing {
                 return Err(self.denied(denied));
             }
         };
-        self.count(key, &id.caller, policy).await?;
+        if !counted {
+            self.count(key, &id.caller, policy).await?;
+        }
         let nonce = self.nonce(key, policy, chain_id, numbering).await?;
         if send && self.post.rpc(chain_id).is_none() {
             return Err(Refusal::NoRpc);
@@ -456,11 +460,11 @@ impl Signing {
                 continue;
             };
             // Its nonce and what it counts are reserved: this only asks whether it may still be signed.
-            let (numbering, send) = (Numbering::Replacing(reserved.nonce), false);
+            let (numbering, send, counted) = (Numbering::Replacing(reserved.nonce), false, true);
             let nothing = tx.to() == Some(address) && tx.value().is_zero() && tx.data().is_empty();
             let purpose = if nothing { Purpose::Nothing } else { Purpose::Call };
             failpoint("finishing");
-            let prepared = Prepared { tx, numbering, purpose, send, digest };
+            let prepared = Prepared { tx, numbering, purpose, send, counted, digest };
             match self.transaction(key, caller.policy.as_ref(), id.clone(), prepared, || false).await {
                 Ok(Answer { signed, nonce, chain_id, .. }) => {
                     failpoint("finished");

@@ -9,6 +9,22 @@ use super::types::{Begun, Decided, Decision, Held, Request, RequestId};
 use super::{LedgerError, audit, millis};
 use crate::policy::Denied;
 
+/// So many requests of one caller wait: the list of all of them stays one that somebody reads.
+const MOST: i64 = 100;
+
+/// Nobody has decided, and it was not signed since because it needs no approval any more.
+macro_rules! waiting {
+    ($columns:literal, $and:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM approvals a WHERE a.approved IS NULL AND NOT EXISTS (SELECT 1 FROM transactions t
+             WHERE t.caller = a.caller AND t.address = a.address AND t.idempotency_key = a.idempotency_key)",
+            $and
+        )
+    };
+}
+
 /// The rule that a rejection is told with, whichever held the request.
 const RULE: &str = "require_approval";
 
@@ -38,6 +54,11 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
             });
         }
     };
+    let waiting = db.first(waiting!("count(*)", " AND a.caller = ?1"), values![caller])?;
+    if waiting.map(|row| row.int(0)).transpose()?.unwrap_or(0) >= MOST {
+        let detail = format!("{MOST} requests of this caller wait for approval already");
+        return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
+    }
     db.execute(
         "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -65,14 +86,14 @@ pub(super) fn named(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Held>, Le
     row.map(|row| held(&row)).transpose()
 }
 
-/// Those that nobody has decided about, oldest first; but for what needs no approval any more, and was signed.
+/// Those that nobody has decided about, oldest first.
 pub(super) fn undecided(db: &mut dyn Sql) -> Result<Vec<Held>, LedgerError> {
     let rows = db.query(
-        "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-                decided_by, approved FROM approvals a WHERE approved IS NULL
-         AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.caller = a.caller AND t.address = a.address
-                         AND t.idempotency_key = a.idempotency_key)
-         ORDER BY id LIMIT 1000",
+        waiting!(
+            "id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
+             decided_by, approved",
+            " ORDER BY id"
+        ),
         &[],
     )?;
     rows.iter().map(held).collect()

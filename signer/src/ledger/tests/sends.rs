@@ -80,6 +80,20 @@ async fn what_was_approved_is_what_is_signed() {
 }
 
 #[tokio::test]
+async fn so_many_of_a_caller_wait_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    for i in 0..100 {
+        assert!(matches!(open.ledger.begin(large(&i.to_string(), "{}")).await, Ok(Begun::Held(_))));
+    }
+    assert!(matches!(open.ledger.begin(large("more", "{}")).await, Ok(Begun::Denied(_))));
+    assert!(matches!(open.ledger.begin(large("7", "{}")).await, Ok(Begun::Held(_))), "this one waits already");
+    open.ledger.decide(1, [1; 32], "security".into(), false, at(NOW)).await.unwrap();
+    assert!(matches!(open.ledger.begin(large("more", "{}")).await, Ok(Begun::Held(_))));
+    open.close();
+}
+
+#[tokio::test]
 async fn what_needs_no_approval_any_more_is_signed_unless_it_was_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
