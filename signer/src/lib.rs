@@ -17,6 +17,7 @@ pub mod authorization;
 pub mod chain;
 mod check_policy;
 pub mod doctor;
+mod failpoint;
 mod gauges;
 mod harden;
 mod in_flight;

@@ -4,7 +4,7 @@
 //! same: to send the same bytes again does no harm.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::Address;
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use crate::chain::rejected::Rejected;
 use crate::chain::rpc::{Rpc, RpcError};
 use crate::chain::track::{Seen, Step, Tracked, step};
 use crate::chain::{Chain, Chains};
+use crate::failpoint::failpoint;
 use crate::ledger::{Ledger, LedgerError, Progress, RequestId, Sending, State};
 use crate::metrics::Metrics;
 use crate::signing::Answer;
@@ -24,13 +25,15 @@ use crate::signing::Answer;
 const POLL: Duration = Duration::from_secs(2);
 /// Who asked for a transaction waits this long for it to be sent; then it is only signed, and sent soon.
 const FIRST: Duration = Duration::from_secs(5);
+/// How many transactions an address has is asked again after this time: somebody else may use the key.
+const COUNT_AGAIN: Duration = Duration::from_secs(10);
 
 /// Chains, and what is on its way to them.
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) chains: Chains,
-    /// How many transactions an address has, as far as was asked.
-    counts: Mutex<HashMap<(u64, Address), u64>>,
+    /// How many transactions an address has, and when that was asked.
+    counts: Mutex<HashMap<(u64, Address), (u64, Instant)>>,
     /// Something is to be sent.
     woken: BTreeMap<u64, Notify>,
 }
@@ -46,14 +49,29 @@ impl Post {
         self.chains.by_id(chain_id)?.rpc.as_ref()
     }
 
-    /// How many transactions of this address the chain has known, at some time: the next nonce is no lower.
+    /// How many transactions of this address the chain has known, at some time: the next nonce is no lower. A chain that
+    /// was asked before need not answer: the ledger knows what was signed here since.
     pub(crate) async fn count(&self, rpc: &Rpc, chain_id: u64, address: Address) -> Result<u64, RpcError> {
-        if let Some(count) = self.counts.lock().get(&(chain_id, address)) {
-            return Ok(*count);
+        let account = (chain_id, address);
+        let before = self.counts.lock().get(&account).copied();
+        if let Some((count, asked)) = before
+            && asked.elapsed() < COUNT_AGAIN
+        {
+            return Ok(count);
         }
-        let count = rpc.transaction_count(address, Moment::Pending).await?;
-        self.counts.lock().insert((chain_id, address), count);
-        Ok(count)
+        let asked = Instant::now();
+        match (rpc.transaction_count(address, Moment::Pending).await, before) {
+            (Ok(count), _) => {
+                self.counts.lock().insert(account, (count, asked));
+                Ok(count)
+            }
+            (Err(error), Some((count, _))) => {
+                tracing::warn!(chain_id, %error, "the chain does not say how many transactions there are: the ledger does");
+                self.counts.lock().insert(account, (count, asked));
+                Ok(count)
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// Asks the chain again next time: its answer was not what the ledger had thought.
@@ -80,7 +98,7 @@ impl Post {
             let now = SystemTime::now();
             if let Some(next) = self.send(chain, rpc, &sending, now).await? {
                 told(chain, &sending, &next);
-                ledger.update(reservation, next, now).await?;
+                ledger.update(reservation, sending.progress, next, now).await?;
             }
             Ok::<_, PassError>(())
         };
@@ -116,30 +134,56 @@ impl Post {
     async fn pass(&self, chain: &Chain, rpc: &Rpc, ledger: &Ledger, metrics: &Metrics) -> Result<(), PassError> {
         let under_way = ledger.under_way(chain.id).await?;
         metrics.under_way(&chain.name, under_way.iter().map(|sending| sending.progress.state.name()));
-        // One that the node refuses holds up those behind it, and no others.
         let mut counted: HashMap<Address, Counted> = HashMap::new();
         for sending in under_way {
             let now = SystemTime::now();
-            let next = match sending.progress.state {
-                State::Queued => self.send(chain, rpc, &sending, now).await?,
-                _ => {
-                    let address = sending.id.address;
-                    let counts = match counted.get(&address) {
-                        Some(counts) => *counts,
-                        None => *counted.entry(address).or_insert(Counted::ask(chain, rpc, address).await?),
-                    };
-                    self.look(chain, rpc, &sending, counts, now).await?
+            let next = match self.next(chain, rpc, &sending, &mut counted, now).await {
+                Ok(next) => next,
+                // What a node says of one says nothing of the others.
+                Err(error @ (RpcError::Refused(_) | RpcError::BadAnswer(_))) => {
+                    let (hash, nonce) = (sending.signed.hash, sending.nonce);
+                    tracing::warn!(chain = chain.name, %hash, nonce, %error, "could not be followed");
+                    continue;
                 }
+                Err(error) => return Err(error.into()),
             };
             if let Some(next) = next.filter(|next| *next != sending.progress) {
                 told(chain, &sending, &next);
-                ledger.update(sending.reservation, next, now).await?;
+                failpoint("following");
+                ledger.update(sending.reservation, sending.progress, next, now).await?;
             }
         }
         Ok(())
     }
 
-    /// Sends what was not sent before, or was refused some time ago.
+    /// How far one has come now.
+    async fn next(
+        &self,
+        chain: &Chain,
+        rpc: &Rpc,
+        sending: &Sending,
+        counted: &mut HashMap<Address, Counted>,
+        now: SystemTime,
+    ) -> Result<Option<Progress>, RpcError> {
+        let address = sending.id.address;
+        let counts = match counted.get(&address) {
+            Some(counts) => *counts,
+            None => *counted.entry(address).or_insert(Counted::ask(chain, rpc, address).await?),
+        };
+        match &sending.progress {
+            // No node takes it any more: it was sent, and that was not written down; or another has its nonce.
+            before @ Progress { state: State::Queued, .. } if counts.latest_count > sending.nonce => {
+                let at = Some(millis(now));
+                let first_sent_at = before.first_sent_at.or(at);
+                Ok(Some(Progress { state: State::Sent, first_sent_at, last_sent_at: at, ..before.clone() }))
+            }
+            Progress { state: State::Queued, .. } => self.send(chain, rpc, sending, now).await,
+            _ => self.look(chain, rpc, sending, counts, now).await,
+        }
+    }
+
+    /// Sends what was not sent before, or was refused some time ago: what a node refuses because one before it is not there
+    /// yet, it takes soon; what it refuses for good, it is not asked about all the time.
     async fn send(
         &self,
         chain: &Chain,
@@ -148,16 +192,21 @@ impl Post {
         now: SystemTime,
     ) -> Result<Option<Progress>, RpcError> {
         let before = &sending.progress;
+        let pause = chain.settings.rebroadcast.min(POLL.saturating_mul(1 << before.attempts.min(16)) / 2);
         let last = before.last_sent_at.map(moment);
-        if last.is_some_and(|last| now.duration_since(last).unwrap_or_default() < chain.settings.rebroadcast) {
+        if last.is_some_and(|last| now.duration_since(last).is_ok_and(|since| since < pause)) {
             return Ok(None);
         }
+        failpoint("sending");
         let sent = rpc.send(&sending.signed.raw).await?;
+        failpoint("sent");
         let (state, note) = match sent {
             Sent::Accepted => (State::Sent, None),
             // It was sent before, or another transaction has its nonce: its receipt will tell.
             Sent::Rejected(Rejected::NonceTooLow, note) => {
-                self.forget(chain.id, sending.id.address);
+                if !rpc.knows(sending.signed.hash).await? {
+                    self.forget(chain.id, sending.id.address);
+                }
                 (State::Sent, Some(note))
             }
             Sent::Rejected(_, note) => (State::Queued, Some(note)),
@@ -208,7 +257,7 @@ impl Post {
                 return self.send(chain, rpc, &Sending { progress: lost, ..sending.clone() }, now).await;
             }
             Step::Stuck => {
-                let note = before.note.clone().or_else(|| Some(STUCK.to_owned()));
+                let note = Some(STUCK.to_owned());
                 Progress { state: State::Sent, block: None, succeeded: None, note, ..before.clone() }
             }
             Step::Wait => Progress { state: State::Sent, block: None, succeeded: None, ..before.clone() },

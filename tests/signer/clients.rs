@@ -1,11 +1,13 @@
 //! Clients as people have them, unmodified, with keygate as their node: ethers, viem and web3.py.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{JSON, RECIPIENT, TOKEN, Wallet, ask, listening, merged};
 use crate::support::{
-    Anvil, Ca, Chain, FrontTls, Home, Keygate, Kms, Process, SOON, TlsFront, Token, client, forward, run, wait_until,
-    word,
+    Anvil, Ca, Chain, FrontTls, Home, Keygate, Kms, Node, Process, SOON, TlsFront, Token, client, forward, run,
+    wait_until, word,
 };
 
 /// A wallet on hardhat that a client may have sign: a signer with a node to ask, and a port that leads to it.
@@ -30,20 +32,25 @@ impl Client {
     }
 
     fn permit(&self) -> Value {
-        let field = |kind: &str, name: &str| json!({ "name": name, "type": kind });
-        json!({
-            "types": {
-                "EIP712Domain": [field("string", "name"), field("string", "version"), field("uint256", "chainId"),
-                                 field("address", "verifyingContract")],
-                "Permit": [field("address", "owner"), field("address", "spender"), field("uint256", "value"),
-                           field("uint256", "nonce"), field("uint256", "deadline")],
-            },
-            "primaryType": "Permit",
-            "domain": { "name": "Test Dollar", "version": "1", "chainId": Chain::ID, "verifyingContract": self.token.address },
-            "message": { "owner": self.wallet.address(), "spender": RECIPIENT, "value": "1000000", "nonce": 0,
-                         "deadline": DEADLINE },
-        })
+        permit(self.wallet.address(), &self.token.address, Chain::ID)
     }
+}
+
+/// A permit of the test's token, to be signed.
+fn permit(owner: &str, token: &str, chain_id: u64) -> Value {
+    let field = |kind: &str, name: &str| json!({ "name": name, "type": kind });
+    json!({
+        "types": {
+            "EIP712Domain": [field("string", "name"), field("string", "version"), field("uint256", "chainId"),
+                             field("address", "verifyingContract")],
+            "Permit": [field("address", "owner"), field("address", "spender"), field("uint256", "value"),
+                       field("uint256", "nonce"), field("uint256", "deadline")],
+        },
+        "primaryType": "Permit",
+        "domain": { "name": "Test Dollar", "version": "1", "chainId": chain_id, "verifyingContract": token },
+        "message": { "owner": owner, "spender": RECIPIENT, "value": "1000000", "nonce": 0,
+                     "deadline": DEADLINE },
+    })
 }
 
 const DEADLINE: u64 = 4_000_000_000;
@@ -77,7 +84,7 @@ fn with_rpc(wallet: &Wallet, id: u64, rpc: &str, policy: &str) -> Home {
 /// All that a client does, and what must come of it.
 #[track_caller]
 fn serves(script: &str, denied: &Value) {
-    let client_of = Client::new("");
+    let client_of = Client::new("allow_nonce = true");
     let Client { wallet, token, .. } = &client_of;
     let (chain, permit) = (Chain::shared(), client_of.permit());
     let job = json!({ "typedData": permit, "to": RECIPIENT }).to_string();
@@ -126,6 +133,67 @@ fn web3_py_works() {
     serves("client_web3.py", &json!(4001));
 }
 
+/// A client sends, and waits for its receipts itself: its node is keygate, on hardhat and on anvil.
+#[track_caller]
+fn sends(script: &str) {
+    let anvil = Anvil::start();
+    let nodes: [(&dyn Node, u64, &str); 2] =
+        [(Chain::shared(), Chain::ID, &Chain::shared().url), (&anvil, Anvil::ID, &anvil.url)];
+    for (node, id, url) in nodes {
+        let wallet = Wallet::new();
+        let home = with_rpc(&wallet, id, &format!("\"{url}\""), "");
+        node.fund(wallet.address());
+        let token = Token::deploy(node);
+        let from = node.ask("eth_accounts", &json!([]))[0].clone();
+        let mint = format!("0x40c10f19{}{}", word(wallet.address()), word("64"));
+        node.ask("eth_sendTransaction", &json!([{ "from": from, "to": token.address, "data": mint }]));
+        let signer = listening(home.start("signer"));
+        let (_port, url) = forward(&home.path("state/signer.sock"));
+        let job = json!({ "to": RECIPIENT, "contract": token.address, "typedData": permit(wallet.address(), &token.address, id) });
+        let done = run(client(script).args([&*url, TOKEN]), job.to_string().as_bytes());
+        assert_eq!(done.code, 0, "{}\n{}\n{}", done.stdout, done.stderr, signer.logs());
+        let seen = done.json();
+        assert_eq!(seen["statuses"], json!([1, 1, 1]), "{seen}");
+        assert!(seen["why"].as_str().is_some_and(|why| why.contains("allow_contract_creation")), "{seen}");
+        assert_eq!(node.ask("eth_getTransactionByHash", &json!([seen["hash"]]))["value"], "0x5");
+        assert_eq!(token.read(node, "0x70a08231", &[&word(RECIPIENT)]), 7);
+        assert_eq!(token.read(node, "0xdd62ed3e", &[&word(wallet.address()), &word(RECIPIENT)]), 1_000_000);
+        assert_eq!(node.ask("eth_getTransactionCount", &json!([wallet.address(), "latest"])), "0x3");
+    }
+}
+
+#[test]
+fn ethers_sends() {
+    sends("send_ethers.mjs");
+}
+
+#[test]
+fn viem_sends() {
+    sends("send_viem.mjs");
+}
+
+#[test]
+fn web3_py_sends() {
+    sends("send_web3.py");
+}
+
+/// hardhat takes no transaction before the one before it: those that come too early are sent again.
+#[test]
+fn fifty_at_once_are_mined_where_nothing_waits_in_a_pool() {
+    let (chain, wallet) = (Chain::shared(), Wallet::new());
+    let home = with_rpc(&wallet, Chain::ID, &format!("\"{}\"", chain.url), "");
+    chain.fund(wallet.address());
+    let signer = listening(home.start("signer"));
+    let tx = json!([{ "from": wallet.address(), "to": RECIPIENT, "value": "0x1" }]);
+    let hashes: BTreeSet<String> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..50).map(|_| scope.spawn(|| call(&home, "eth_sendTransaction", &tx))).collect();
+        asking.into_iter().map(|thread| thread.join().expect("an answer")["result"].to_string()).collect()
+    });
+    assert_eq!(hashes.len(), 50);
+    wait_until(SOON, "all are mined", || (chain.nonce(wallet.address()) == 50).then_some(()));
+    assert!(!signer.stderr().contains("ERROR"), "{}", signer.stderr());
+}
+
 /// A call of JSON-RPC.
 #[track_caller]
 fn call(home: &Home, method: &str, params: &Value) -> Value {
@@ -136,7 +204,7 @@ fn call(home: &Home, method: &str, params: &Value) -> Value {
 
 #[test]
 fn gas_and_fees_come_from_the_chain_and_tokens_are_sent() {
-    let client_of = Client::new("");
+    let client_of = Client::new("allow_nonce = true");
     let (wallet, token, chain) = (&client_of.wallet, &client_of.token, Chain::shared());
     let from = chain.rpc("eth_accounts", &json!([])).expect("accounts")[0].clone();
     let mint = format!("0x40c10f19{}{}", word(wallet.address()), word("64"));
@@ -171,7 +239,7 @@ fn nodes_are_tried_in_order_and_none_of_another_chain() {
     let (anvil, hardhat, wallet) = (Anvil::start(), Chain::shared(), Wallet::new());
     let closed = crate::support::free_port();
     let rpc = format!("[\"http://127.0.0.1:{closed}/s3cret\", \"{}/s3cret\", \"{}\"]", hardhat.url, anvil.url);
-    let home = with_rpc(&wallet, Anvil::ID, &rpc, "rpc_methods = [\"eth_getBalance\"]");
+    let home = with_rpc(&wallet, Anvil::ID, &rpc, "allow_nonce = true\nrpc_methods = [\"eth_getBalance\"]");
     let signer = listening(home.start("signer"));
     anvil.fund(wallet.address());
     let balance = call(&home, "eth_getBalance", &json!([wallet.address(), "latest"]));

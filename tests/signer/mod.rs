@@ -1,10 +1,12 @@
 //! `keygate signer`: a transaction's way from a caller to the chain, and everything that must stop it.
 
 mod again;
+mod approvals;
 mod callers;
 mod chain;
 mod clients;
 mod crash;
+mod crash_steps;
 mod disk;
 mod doctor;
 mod faults;
@@ -19,6 +21,7 @@ mod policies;
 mod reload;
 mod requests;
 mod secrets;
+mod sending;
 mod setup;
 mod sign;
 

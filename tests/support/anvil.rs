@@ -2,12 +2,22 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Process, SOON, curl, parts};
+use super::{Node, Process, SOON, curl, parts};
 
 /// A chain: anvil, which mines when it is told to, or every transaction at once.
 pub struct Anvil {
     process: Process,
     pub url: String,
+}
+
+impl Node for Anvil {
+    fn ask(&self, method: &str, params: &Value) -> Value {
+        self.ask(method, params)
+    }
+
+    fn fund(&self, address: &str) {
+        self.fund(address);
+    }
 }
 
 impl Anvil {

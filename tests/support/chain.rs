@@ -7,6 +7,25 @@ use serde_json::{Value, json};
 
 use super::{Process, SOON, curl, node, part, parts, python, run};
 
+/// A chain's node.
+pub trait Node {
+    /// A JSON-RPC call that must be answered.
+    fn ask(&self, method: &str, params: &Value) -> Value;
+
+    /// Gives an address 100 ether.
+    fn fund(&self, address: &str);
+}
+
+impl Node for Chain {
+    fn ask(&self, method: &str, params: &Value) -> Value {
+        self.ask(method, params)
+    }
+
+    fn fund(&self, address: &str) {
+        self.fund(address);
+    }
+}
+
 /// A chain: hardhat, which mines every transaction at once, and refuses one with a high S.
 pub struct Chain {
     process: Process,

@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 pub use anvil::Anvil;
 pub use certs::{Ca, Pem};
 pub use chain::{
-    Chain, Identity, sign_with_eth_account, sign_with_ethers, verify_with_eth_account, verify_with_ethers,
+    Chain, Identity, Node, sign_with_eth_account, sign_with_ethers, verify_with_eth_account, verify_with_ethers,
 };
 pub use curl::{CurlFailure, Response, curl, openssl, try_curl};
 pub use hole::Hole;
@@ -70,6 +70,14 @@ pub fn forward(socket: &Path) -> (Process, String) {
     let mut process = Process::spawn("forward.mjs", node(part("forward.mjs")).arg(socket));
     let url = process.wait_until(SOON, "the port is open", |p| p.stdout().lines().next().map(str::to_owned));
     (process, url)
+}
+
+/// This port on loopback leads to another, as long as the process runs.
+pub fn relay(port: u16, to: u16) -> Process {
+    let mut command = node(part("forward.mjs"));
+    let mut process = Process::spawn("forward.mjs", command.args([to.to_string(), port.to_string()]));
+    process.wait_until(SOON, "the port is open", |p| p.stdout().lines().next().map(str::to_owned));
+    process
 }
 
 /// A client of JSON-RPC, which takes a URL and a token.

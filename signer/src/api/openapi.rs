@@ -61,10 +61,20 @@ fn paths() -> Value {
             "responses": { "200": answered("Signed.", &reference(answer)), "default": problem() },
         } })
     };
+    let approval =
+        json!({ "name": "approval", "in": "path", "required": true, "schema": { "type": "integer", "minimum": 1 } });
+    let chain = json!({ "name": "chain", "in": "path", "required": true, "schema": { "type": "string" },
+                        "description": "A chain's name in the file." });
+    let signs = |id: &str, summary: &str, parameters: Value, request: &str| {
+        json!({ "post": {
+            "operationId": id, "summary": summary, "parameters": parameters,
+            "requestBody": body(&reference(request)),
+            "responses": { "200": signed(), "default": problem() },
+        } })
+    };
     json!({
         "/": rpc(json!([])),
-        "/chains/{chain}": rpc(json!([{ "name": "chain", "in": "path", "required": true, "schema": { "type": "string" },
-                                       "description": "A chain's name in the file." }])),
+        "/chains/{chain}": rpc(json!([chain])),
         "/health": { "get": {
             "operationId": "health", "summary": "Whether it can ask its ledger.", "security": [{}],
             "responses": {
@@ -85,25 +95,56 @@ fn paths() -> Value {
         } },
         "/v1/keys/{key}/transactions": { "post": {
             "operationId": "signTransaction",
-            "summary": "Signs a transaction, or answers what was signed under the idempotency key first.",
-            "parameters": [key, idempotency_key("header", "Idempotency-Key")],
+            "summary": "Signs a transaction, or answers what was signed under the idempotency key first; and sends it.",
+            "parameters": [key, idempotency_key("header", "Idempotency-Key"), {
+                "name": "send", "in": "query", "description": "Whether it is sent to its chain, and followed there.",
+                "schema": { "const": "true" },
+            }],
             "requestBody": body(&reference("Transaction")),
-            "responses": {
-                "200": {
-                    "description": "Signed.",
-                    "headers": { "Idempotent-Replayed": { "description": "On an answer that was given before.", "schema": { "const": "true" } } },
-                    "content": { "application/json": { "schema": reference("SignedTransaction") } },
-                },
-                "default": problem(),
-            },
+            "responses": { "200": signed(), "202": held(), "default": problem() },
         } },
         "/v1/keys/{key}/transactions/{idempotency_key}": { "get": {
             "operationId": "transaction", "summary": "What became of a request.",
             "parameters": [key, idempotency_key("path", "idempotency_key")],
             "responses": {
                 "200": answered("Pending or signed.", &json!({ "oneOf": [reference("PendingTransaction"), reference("SignedTransaction")] })),
+                "202": held(),
                 "default": problem(),
             },
+        } },
+        "/v1/keys/{key}/transactions/{idempotency_key}/replacements": signs(
+            "replaceTransaction", "Signs and sends what takes a transaction's place: the same for more, or nothing.",
+            json!([key, idempotency_key("path", "idempotency_key"), idempotency_key("header", "Idempotency-Key")]), "Replacement",
+        ),
+        "/v1/keys/{key}/nonces/{chain}": { "get": {
+            "operationId": "nonces", "summary": "What is known of a key's nonces on a chain: by its nodes, and here.",
+            "parameters": [key, chain],
+            "responses": { "200": answered("Nonces.", &reference("Nonces")), "default": problem() },
+        } },
+        "/v1/keys/{key}/nonces/{chain}/fill": signs(
+            "fillNonce", "Signs and sends a transaction that does nothing, for a nonce that others wait behind.",
+            json!([key, chain, idempotency_key("header", "Idempotency-Key")]), "Fill",
+        ),
+        "/v1/approvals": { "get": {
+            "operationId": "approvals", "summary": "What waits for the caller's approval.",
+            "responses": {
+                "200": answered("Approvals.", &json!({
+                    "type": "object", "required": ["approvals"],
+                    "properties": { "approvals": { "type": "array", "items": reference("Approval") } },
+                })),
+                "default": problem(),
+            },
+        } },
+        "/v1/approvals/{approval}": { "get": {
+            "operationId": "approval", "summary": "A request that is or was held: for who may approve it, and for who asked.",
+            "parameters": [approval],
+            "responses": { "200": answered("An approval.", &reference("Approval")), "default": problem() },
+        } },
+        "/v1/approvals/{approval}/decision": { "post": {
+            "operationId": "decide", "summary": "Approves what has this digest, or rejects it, for good.",
+            "parameters": [approval],
+            "requestBody": body(&reference("Decision")),
+            "responses": { "200": answered("Decided.", &reference("Approval")), "default": problem() },
         } },
         "/v1/keys/{key}/messages": statement("signMessage", "Signs a message (EIP-191).", "Message", "Signature"),
         "/v1/keys/{key}/typed-data": statement("signTypedData", "Signs typed data (EIP-712).", "TypedData", "Signature"),
@@ -127,8 +168,8 @@ fn schemas() -> Value {
         "Hash": { "type": "string", "pattern": "^0x[0-9a-fA-F]{64}$" },
         "Transaction": {
             "type": "object", "additionalProperties": false,
-            "required": ["chainId", "type", "nonce", "gas"],
-            "description": "Types 0 and 1 have gasPrice, the others maxFeePerGas and maxPriorityFeePerGas. What is of another type is refused.",
+            "required": ["chainId", "type", "gas"],
+            "description": "The nonce is left out where the chain has `rpc`, and required where it has none. Types 0 and 1 have gasPrice, the others maxFeePerGas and maxPriorityFeePerGas. What is of another type is refused.",
             "properties": {
                 "chainId": quantity(), "type": quantity(), "nonce": quantity(), "gas": quantity(),
                 "to": { "description": "Left out or null, a contract is created.", "oneOf": [address(), { "type": "null" }] },
@@ -156,8 +197,71 @@ fn schemas() -> Value {
             "properties": {
                 "state": { "const": "signed", "description": "Where it is asked what became of a request." },
                 "raw": bytes(), "hash": hash(), "from": address(), "nonce": integer(), "chainId": integer(),
-                "r": hash(), "s": hash(), "yParity": { "enum": [0, 1] },
+                "r": hash(), "s": hash(), "yParity": { "enum": [0, 1] }, "send": reference("Progress"),
             },
+        },
+        "Progress": {
+            "type": "object", "description": "How far it has come, where it is sent and asked what became of it. Times are milliseconds since 1970.",
+            "required": ["state", "attempts", "firstSentAt", "lastSentAt", "block", "succeeded", "stuck", "note"],
+            "properties": {
+                "state": { "enum": ["queued", "sent", "mined", "confirmed", "replaced"] },
+                "attempts": { "description": "How often it was sent.", "type": "integer", "minimum": 0 },
+                "firstSentAt": or_null("integer"), "lastSentAt": or_null("integer"),
+                "block": or_null("integer"),
+                "succeeded": { "description": "Whether what it called did not revert.", "type": ["boolean", "null"] },
+                "stuck": { "description": "No block has it, and that for long.", "type": "boolean" },
+                "note": { "description": "What the node last said against it.", "type": ["string", "null"] },
+            },
+        },
+        "HeldTransaction": {
+            "type": "object", "required": ["state", "approval", "rule", "digest"],
+            "properties": { "state": { "const": "held" }, "approval": integer(), "rule": { "type": "string" }, "digest": hash() },
+        },
+        "Replacement": {
+            "type": "object", "additionalProperties": false, "required": ["action"],
+            "description": "Fees that are left out are chosen: the chain's now, and an eighth more than before at least.",
+            "properties": {
+                "action": { "enum": ["speed-up", "cancel"] },
+                "gasPrice": quantity(), "maxFeePerGas": quantity(), "maxPriorityFeePerGas": quantity(),
+            },
+        },
+        "Fill": {
+            "type": "object", "additionalProperties": false, "required": ["nonce"],
+            "properties": {
+                "nonce": quantity(), "gasPrice": quantity(), "maxFeePerGas": quantity(), "maxPriorityFeePerGas": quantity(),
+            },
+        },
+        "Nonces": {
+            "type": "object", "required": ["address", "chainId", "latest", "pending", "next", "gaps", "unsigned", "signed"],
+            "properties": {
+                "address": address(), "chainId": integer(),
+                "latest": { "description": "How many of its transactions blocks have.", "type": "integer" },
+                "pending": { "description": "The same, with the pool's.", "type": "integer" },
+                "next": { "description": "The next that is chosen, gaps apart.", "type": "integer" },
+                "gaps": { "description": "Those below that nobody has.", "type": "array", "items": integer() },
+                "unsigned": { "description": "Reserved, and not signed.", "type": "array", "items": integer() },
+                "signed": { "description": "The highest that is signed.", "type": ["integer", "null"] },
+            },
+        },
+        "Approval": {
+            "type": "object",
+            "required": ["approval", "state", "caller", "key", "address", "idempotencyKey", "policy", "rule", "digest", "askedAt",
+                         "decision", "transaction"],
+            "properties": {
+                "approval": integer(), "state": { "enum": ["held", "decided"] },
+                "caller": { "type": "string" }, "key": { "type": "string" }, "address": address(),
+                "idempotencyKey": { "type": "string" }, "policy": { "type": "string" }, "rule": { "type": "string" },
+                "digest": hash(), "askedAt": { "description": "Milliseconds since 1970.", "type": "integer" },
+                "decision": {
+                    "type": ["object", "null"], "required": ["decision", "by", "at"],
+                    "properties": { "decision": { "enum": ["approved", "rejected"] }, "by": { "type": "string" }, "at": { "type": "integer" } },
+                },
+                "transaction": { "description": "What is signed, once it is approved; its nonce is chosen then.", "type": "object" },
+            },
+        },
+        "Decision": {
+            "type": "object", "additionalProperties": false, "required": ["decision", "digest"],
+            "properties": { "decision": { "enum": ["approve", "reject"] }, "digest": hash() },
         },
         "PendingTransaction": {
             "type": "object", "required": ["state", "from", "nonce", "chainId"],
@@ -219,6 +323,26 @@ fn schemas() -> Value {
                 "field": { "type": "string", "description": "The field that is wrong." },
             },
         },
+    })
+}
+
+fn or_null(kind: &str) -> Value {
+    json!({ "type": [kind, "null"] })
+}
+
+fn signed() -> Value {
+    json!({
+        "description": "Signed.",
+        "headers": { "Idempotent-Replayed": { "description": "On an answer that was given before.", "schema": { "const": "true" } } },
+        "content": { "application/json": { "schema": reference("SignedTransaction") } },
+    })
+}
+
+fn held() -> Value {
+    json!({
+        "description": "Held until somebody else approves it; to be asked again then.",
+        "headers": { "Location": { "description": "The approval.", "schema": { "type": "string" } } },
+        "content": { "application/json": { "schema": reference("HeldTransaction") } },
     })
 }
 

@@ -191,7 +191,7 @@ impl From<Refusal> for Problem {
                 let error = FieldError { field: Some("nonce".to_owned()), problem: NO_NONCE.to_owned() };
                 Self::invalid("invalid-transaction", "The transaction is not valid", error)
             }
-            Refusal::NoRpc => Self::bad_request(detail),
+            Refusal::NoRpc | Refusal::BlobsNotKept => Self::bad_request(detail),
             Refusal::Chain(_) => {
                 let title = "The chain does not answer";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "chain-unavailable", title, detail).retry_after(1)

@@ -296,17 +296,19 @@ impl Ledger {
         self.ask(true, move |db| sends::find(db, reservation)).await
     }
 
-    /// Writes down how far a transaction has come. What has ended stays ended.
+    /// Writes down how far a transaction has come that was this far `before`. What somebody else has written down meanwhile
+    /// stands.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn update(
         &self,
         reservation: Reservation,
+        before: Progress,
         progress: Progress,
         now: SystemTime,
     ) -> Result<(), LedgerError> {
-        self.ask(false, move |db| sends::update(db, reservation, &progress, now)).await
+        self.ask(false, move |db| sends::update(db, reservation, &before, &progress, now)).await
     }
 
     /// The requests that nobody has decided about, oldest first.

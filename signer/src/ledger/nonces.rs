@@ -1,5 +1,7 @@
 //! Nonces that are chosen here: each for one request, in order, with no gaps but those that are known.
 
+use std::collections::BTreeSet;
+
 use alloy_primitives::Address;
 
 use super::db::{Sql, values};
@@ -7,12 +9,16 @@ use super::types::{Nonce, Request};
 use super::{LedgerError, Reservation};
 use crate::policy::Denied;
 
+/// So many gaps are told.
+const MAX_GAPS: usize = 1000;
+
 /// What is known of an address's nonces on a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nonces {
     /// The next that is chosen, when there are no gaps; none if none was ever chosen.
     pub next: Option<u64>,
-    /// Those below that were given back, and nobody has.
+    /// Those below that nobody has: they were given back, or somebody else's transactions had them, and are gone. A
+    /// thousand at most.
     pub gaps: Vec<u64>,
     /// Those that are reserved, and not signed.
     pub unsigned: Vec<u64>,
@@ -35,10 +41,12 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64,
             0 => Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace"))),
             there => Ok(room(nonce, there, most).map(|()| (nonce, false))),
         },
-        Nonce::Gap(nonce) => {
-            if !take(db, address, chain_id, nonce)? {
+        Nonce::Gap { nonce, at_least } => {
+            let next = known(db, address, chain_id)?.unwrap_or(0);
+            if !(at_least..next).contains(&nonce) || !of(db, address, chain_id, nonce)?.is_empty() {
                 return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
+            take(db, address, chain_id, nonce)?;
             Ok(Ok((nonce, true)))
         }
     }
@@ -64,6 +72,7 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
         "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce < ?3",
         values![account, chain_id, at_least],
     )?;
+    // Nobody has a gap: it is one no more when a caller gives it itself, and none when it is given back beside another.
     let gap = db.first(
         "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce =
              (SELECT min(nonce) FROM gaps WHERE address = ?1 AND chain_id = ?2) RETURNING nonce",
@@ -72,11 +81,9 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
     if let Some(row) = gap {
         return row.unsigned(0);
     }
-    let known = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", values![account, chain_id])?;
-    let known = known.map(|row| row.unsigned(0)).transpose()?.unwrap_or(0);
-    let mut nonce = known.max(at_least);
-    // Not one that a caller has given itself.
+    let mut nonce = known(db, address, chain_id)?.unwrap_or(0).max(at_least);
     let after = |nonce: u64| nonce.checked_add(1).ok_or_else(|| LedgerError::Unusable("there is no nonce left".into()));
+    // Not one that a caller has given itself.
     while !of(db, address, chain_id, nonce)?.is_empty() {
         nonce = after(nonce)?;
     }
@@ -88,22 +95,27 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
     Ok(nonce)
 }
 
-/// Whether it was a gap, which it is no more.
-fn take(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<bool, LedgerError> {
-    let gone = db.execute(
+/// The next that is chosen where there are no gaps; none if none was chosen yet.
+fn known(db: &mut dyn Sql, address: Address, chain_id: u64) -> Result<Option<u64>, LedgerError> {
+    let key = values![address.into_array(), chain_id];
+    let row = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", key)?;
+    row.map(|row| row.unsigned(0)).transpose()
+}
+
+/// Takes a nonce out of the gaps, if it is one.
+fn take(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
+    db.execute(
         "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
         values![address.into_array(), chain_id, nonce],
     )?;
-    Ok(gone > 0)
+    Ok(())
 }
 
 /// A nonce that nothing was signed with: the next request has it, if it is one of those that are chosen here, and nobody
 /// else has it.
 pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
-    let account = values![address.into_array(), chain_id];
-    let next = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", account)?;
-    let next = next.map(|row| row.unsigned(0)).transpose()?;
-    if next.is_some_and(|next| nonce < next) && of(db, address, chain_id, nonce)?.is_empty() {
+    let chosen = known(db, address, chain_id)?.is_some_and(|next| nonce < next);
+    if chosen && of(db, address, chain_id, nonce)?.is_empty() {
         let key = values![address.into_array(), chain_id, nonce];
         db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
     }
@@ -141,11 +153,13 @@ pub(super) fn with(
 /// What is known of an address's nonces from `from` on.
 pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64) -> Result<Nonces, LedgerError> {
     let account = address.into_array();
-    let next = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", values![account, chain_id])?;
-    let gaps = db.query(
-        "SELECT nonce FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3 ORDER BY nonce",
+    let next = known(db, address, chain_id)?;
+    let taken = db.query(
+        "SELECT DISTINCT nonce FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3",
         values![account, chain_id, from],
     )?;
+    let taken: BTreeSet<u64> = taken.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?;
+    let gaps = (from..next.unwrap_or(0)).filter(|nonce| !taken.contains(nonce)).take(MAX_GAPS).collect();
     let unsigned = db.query(
         "SELECT DISTINCT nonce FROM transactions
          WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3 AND raw IS NULL ORDER BY nonce",
@@ -156,8 +170,8 @@ pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64
         values![account, chain_id],
     )?;
     Ok(Nonces {
-        next: next.map(|row| row.unsigned(0)).transpose()?,
-        gaps: gaps.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
+        next,
+        gaps,
         unsigned: unsigned.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
         signed: signed.map(|row| row.maybe_int(0)).transpose()?.flatten().map(i64::cast_unsigned),
     })

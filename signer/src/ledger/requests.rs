@@ -9,6 +9,7 @@ use super::db::{Row, Sql, values};
 use super::spends::{self, Account, Refused};
 use super::types::{Begun, Record, Request, RequestId, Reservation, Reserved, Signed, Unfinished};
 use super::{LedgerError, approvals, audit, millis, nonces, sends};
+use crate::failpoint::failpoint;
 
 struct Found {
     policy: String,
@@ -73,6 +74,9 @@ pub(super) fn begin(db: &mut dyn Sql, request: &Request) -> Result<Begun, Ledger
         Begun::Fresh(reserved) | Begun::Pending(reserved) => {
             detail["request"] = reserved.reservation.0.into();
             detail["nonce"] = reserved.nonce.into();
+            if let Some(body) = &reserved.body {
+                detail["transaction"] = body.as_str().into();
+            }
         }
         Begun::Held(held) => {
             detail["approval"] = held.approval.into();
@@ -108,11 +112,10 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
         Err(Refused::Denied(denied)) => return Ok(Begun::Denied(denied)),
         Err(Refused::ClockBehind(behind)) => return Ok(Begun::ClockBehind(behind)),
     };
-    if let Some(approval) = &request.allowed.approval
-        && let Some(held) = approvals::needed(db, request, approval)?
-    {
-        return Ok(held);
-    }
+    let approved = match approvals::needed(db, request)? {
+        Ok(approved) => approved,
+        Err(begun) => return Ok(begun),
+    };
     if let Some(found) = elsewhere {
         let Reservation(id) = found.record.reservation;
         spends::take_back_of(db, id)?;
@@ -141,7 +144,7 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
             nonce,
             managed,
             request.send,
-            &request.body,
+            approved.as_ref().unwrap_or(&request.body),
             &request.policy,
             request.value.to_be_bytes::<32>(),
             millis(request.now),
@@ -149,7 +152,8 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
     )?;
     let id = inserted.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?.int(0)?;
     spends::insert(db, account, &entries, Some(id))?;
-    Ok(Begun::Fresh(Reserved { reservation: Reservation(id), nonce, body: Some(request.body.clone()) }))
+    failpoint("reserving");
+    Ok(Begun::Fresh(Reserved { reservation: Reservation(id), nonce, body: approved }))
 }
 
 fn reserved(Found { record, .. }: &Found) -> Reserved {
@@ -182,6 +186,7 @@ pub(super) fn store(
         if row.flag(0)? {
             sends::queue(db, id)?;
         }
+        failpoint("storing");
         let detail = json!({ "request": id, "hash": signed.hash.to_string() });
         audit::append(db, &audit::Event::new(now, "signed", detail))?;
         return Ok(Ok(signed.clone()));
@@ -202,6 +207,7 @@ pub(super) fn release(db: &mut dyn Sql, Reservation(id): Reservation, now: Syste
     if let Some(address) = row.maybe_array::<20>(0)? {
         nonces::give_back(db, address.into(), row.unsigned(1)?, row.unsigned(2)?)?;
     }
+    failpoint("releasing");
     audit::append(db, &audit::Event::new(now, "released", json!({ "request": id })))
 }
 

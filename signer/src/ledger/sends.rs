@@ -130,15 +130,16 @@ pub(super) fn find(db: &mut dyn Sql, Reservation(id): Reservation) -> Result<Opt
     row.map(|row| progress(&row, 0)).transpose()
 }
 
-/// Writes down how far a transaction has come. What has ended stays ended.
+/// Writes down how far a transaction has come that was this far `before`; nothing, if it is elsewhere by now.
 pub(super) fn update(
     db: &mut dyn Sql,
     Reservation(id): Reservation,
+    before: &Progress,
     progress: &Progress,
     now: SystemTime,
 ) -> Result<(), LedgerError> {
-    let Some(before) = find(db, Reservation(id))? else { return Err(LedgerError::NotReserved) };
-    if before.state.is_final() {
+    let Some(there) = find(db, Reservation(id))? else { return Err(LedgerError::NotReserved) };
+    if there != *before {
         return Ok(());
     }
     db.execute(

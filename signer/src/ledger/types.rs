@@ -62,8 +62,13 @@ pub enum Nonce {
         /// How many transactions of this address the chain knows.
         at_least: u64,
     },
-    /// One that was given back, and that others wait behind.
-    Gap(u64),
+    /// One that nobody has, and that others wait behind.
+    Gap {
+        /// It.
+        nonce: u64,
+        /// How many transactions of this address the chain knows, in its pool too.
+        at_least: u64,
+    },
     /// That of a transaction that it is to replace, which was replaced fewer than `most` times.
     Replacing {
         /// Its nonce.
@@ -114,7 +119,8 @@ pub struct Reserved {
     pub reservation: Reservation,
     /// The transaction's nonce.
     pub nonce: u64,
-    /// The transaction as it was reserved, as JSON without its nonce; none for one from before there were such.
+    /// The transaction as it is to be signed, as JSON without its nonce, where that is not what is asked for now: as it was
+    /// reserved, or approved. None for one from before there were such.
     pub body: Option<String>,
 }
 

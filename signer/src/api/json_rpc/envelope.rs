@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::problem::Problem;
 use crate::chain::rpc::RpcError;
+use crate::ledger::Held;
 use crate::strict::{FieldError, shown};
 
 /// So many calls are read in one batch: as many as ethers puts into one.
@@ -164,6 +165,23 @@ impl Fault {
     pub(super) fn field(error: FieldError) -> Self {
         let data = error.field.as_ref().map(|field| json!({ "field": field }));
         Self { code: INVALID_PARAMS, message: error.to_string(), data }
+    }
+}
+
+impl Fault {
+    /// Not signed yet: what somebody must approve, and the name under which to ask again then.
+    pub(super) fn held(held: &Held) -> Self {
+        let Held { approval, rule, id, digest, .. } = held;
+        let name = &id.idempotency_key;
+        let message = format!(
+            "{rule}: somebody else must approve it first; it is approval {approval}: ask again, with the header \
+             Idempotency-Key: {name}"
+        );
+        let data = json!({
+            "type": "urn:keygate:problem:approval-needed", "rule": rule, "approval": approval,
+            "digest": format!("0x{}", hex::encode(digest)), "idempotencyKey": name,
+        });
+        Self { code: REJECTED, message, data: Some(data) }
     }
 }
 

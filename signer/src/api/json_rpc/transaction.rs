@@ -1,5 +1,7 @@
 //! A transaction object as JSON-RPC has it, filled with what it leaves out, for the strict parser of [`Transaction`].
 
+use alloy_consensus::{Transaction as _, TxEnvelope, Typed2718};
+use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::{Address, U256};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -113,6 +115,18 @@ impl Wanted {
         })
     }
 
+    /// Says which chain it is for, where it does not.
+    pub(super) fn of(&mut self, chain: Option<&Chain>) {
+        if let (false, Some(chain)) = (self.has("chainId"), chain) {
+            self.set("chainId", U256::from(chain.id));
+        }
+    }
+
+    /// Whether something goes with it that is not signed.
+    pub(super) fn has_sidecar(&self) -> bool {
+        SIDECAR.iter().any(|name| self.has(name))
+    }
+
     /// Fills what is left out as it was filled before, in a transaction of [`Transaction::body`].
     pub(super) fn fill_as(&mut self, body: &str) -> Result<(), FieldError> {
         let Ok(Json::Object(before)) = serde_json::from_str(body) else { return Ok(()) };
@@ -124,12 +138,9 @@ impl Wanted {
         Ok(())
     }
 
-    /// Fills `chainId`, `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be. Answers
-    /// whether they were asked.
+    /// Fills `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be. Answers whether they
+    /// were asked.
     pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<bool, Fault> {
-        if let (false, Some(chain)) = (self.has("chainId"), chain) {
-            self.set("chainId", U256::from(chain.id));
-        }
         let kind = self.kind().map_err(Fault::field)?;
         let names = match kind {
             Some(0 | 1) => &["gas", "gasPrice"][..],
@@ -210,11 +221,32 @@ impl Wanted {
         })
     }
 
+    /// As it was signed: what was signed before, or approved, was filled otherwise.
+    fn as_signed(&mut self, raw: &[u8]) {
+        let Ok(tx) = TxEnvelope::decode_2718(&mut &*raw) else { return };
+        for name in ["gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"] {
+            self.fields.remove(name);
+        }
+        self.set("type", U256::from(tx.ty()));
+        self.set("gas", U256::from(tx.gas_limit()));
+        match (tx.gas_price(), tx.max_priority_fee_per_gas()) {
+            (Some(price), _) => self.set("gasPrice", U256::from(price)),
+            (None, priority) => {
+                self.set("maxFeePerGas", U256::from(tx.max_fee_per_gas()));
+                self.set("maxPriorityFeePerGas", U256::from(priority.unwrap_or_default()));
+            }
+        }
+        if let Some(fee) = tx.max_fee_per_blob_gas() {
+            self.set("maxFeePerBlobGas", U256::from(fee));
+        }
+    }
+
     /// What geth answers: the signed bytes, and the fields with the signature.
     pub(super) fn signed(mut self, answer: &Answer) -> Value {
         for name in SIDECAR {
             self.fields.remove(name);
         }
+        self.as_signed(&answer.signed.raw);
         let data = self.fields.remove("data").unwrap_or_else(|| json!("0x"));
         let mut tx = Value::Object(self.fields);
         tx["input"] = data;

@@ -11,6 +11,7 @@ mod files;
 mod nonces;
 mod older;
 mod requests;
+mod sends;
 mod spending;
 mod statements;
 

@@ -33,7 +33,7 @@ async fn each_request_has_the_next_and_what_is_given_back_comes_first() {
         open.ledger.release(reservations[i], at(NOW)).await.unwrap();
     }
     open.ledger.store(reservations[0], signed(1), at(NOW)).await.unwrap();
-    let nonces = open.ledger.nonces(HOT, 137, 0).await.unwrap();
+    let nonces = open.ledger.nonces(HOT, 137, 7).await.unwrap();
     assert_eq!(nonces, Nonces { next: Some(11), gaps: vec![8, 9], unsigned: vec![10], signed: Some(7) });
     open.close();
     let open = Open::at(&path);
@@ -59,7 +59,37 @@ async fn a_gap_that_the_chain_has_seen_is_none() {
     open.ledger.release(first.reservation, at(NOW)).await.unwrap();
     // Somebody else has used it.
     assert_eq!(chosen(&open.ledger, managed("c", 6)).await.nonce, 7);
-    assert_eq!(open.ledger.nonces(HOT, 137, 0).await.unwrap().gaps, Vec::<u64>::new());
+    assert_eq!(open.ledger.nonces(HOT, 137, 6).await.unwrap().gaps, Vec::<u64>::new());
+    open.close();
+}
+
+#[tokio::test]
+async fn what_nobody_has_is_a_gap_that_one_request_fills() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let filling = |name, nonce, at_least| Request { nonce: Nonce::Gap { nonce, at_least }, ..managed(name, 0) };
+    chosen(&open.ledger, managed("a", 0)).await;
+    // Somebody else had 1 and 2 in a pool, which has lost them.
+    assert_eq!(chosen(&open.ledger, managed("b", 3)).await.nonce, 3);
+    assert_eq!(open.ledger.nonces(HOT, 137, 1).await.unwrap().gaps, [1, 2]);
+    let denied = |begun| matches!(begun, Ok(Begun::Denied(Denied { rule: "nonce", .. })));
+    for (name, nonce, at_least) in [("c", 0, 0), ("d", 1, 2), ("e", 3, 1), ("f", 4, 1)] {
+        assert!(denied(open.ledger.begin(filling(name, nonce, at_least)).await), "{nonce}");
+    }
+    assert_eq!(chosen(&open.ledger, filling("g", 1, 1)).await.nonce, 1);
+    assert!(denied(open.ledger.begin(filling("h", 1, 1)).await), "it is filled");
+    assert_eq!(chosen(&open.ledger, managed("i", 1)).await.nonce, 4);
+    open.close();
+}
+
+#[tokio::test]
+async fn what_is_given_back_and_somebody_has_is_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let first = chosen(&open.ledger, managed("a", 0)).await;
+    open.ledger.release(first.reservation, at(NOW)).await.unwrap();
+    fresh(&open.ledger, Request { nonce: Nonce::Given { nonce: 0, most: 0 }, ..managed("b", 0) }).await;
+    assert_eq!(chosen(&open.ledger, managed("c", 0)).await.nonce, 1);
     open.close();
 }
 

@@ -1,0 +1,174 @@
+//! What somebody else must approve first.
+
+use serde_json::{Value, json};
+
+use super::sending::{PRIVATE_KEY, Sender, balance, nobody, ok, rpc_as};
+use super::{JSON, assert_problem};
+use crate::support::{Anvil, Keygate, Response, SOON, wait_until};
+
+const SECURITY: &str = "a-token-of-the-security-team";
+const AUDIT: &str = "a-token-of-somebody-else";
+
+/// A signer of whose payments above 1000 wei `security` approves, and `payments` may not.
+fn sender(anvil: &Anvil) -> (Sender, Keygate) {
+    let more = "require_approval = { above = \"1000 wei\", from = [\"security\", \"payments\"] }
+        [signer.callers.security]
+        token_file = \"secrets/security.token\"
+        keys = []
+        [signer.callers.audit]
+        token_file = \"secrets/audit.token\"
+        keys = [\"hot-wallet\"]
+        policy = \"payouts\"";
+    let sender = Sender::new(&anvil.url, PRIVATE_KEY, "confirmations = 1", more);
+    sender.home.secret("secrets/security.token", SECURITY);
+    sender.home.secret("secrets/audit.token", AUDIT);
+    anvil.fund(&sender.address);
+    let signer = sender.start();
+    (sender, signer)
+}
+
+#[track_caller]
+fn get(sender: &Sender, token: &str, path: &str) -> Response {
+    super::ask(&sender.home, path, &["-H", &format!("Authorization: Bearer {token}")])
+}
+
+#[track_caller]
+fn decide(sender: &Sender, token: &str, approval: &Value, decision: &str, digest: &Value) -> Response {
+    let (token, body) = (format!("Authorization: Bearer {token}"), json!({ "decision": decision, "digest": digest }));
+    let path = format!("/v1/approvals/{approval}/decision");
+    super::ask(&sender.home, &path, &["-H", &token, "-H", JSON, "-d", &body.to_string()])
+}
+
+fn listed(sender: &Sender, token: &str) -> Vec<Value> {
+    let list = ok(&get(sender, token, "/v1/approvals"));
+    list["approvals"].as_array().expect("a list").iter().map(|held| held["approval"].clone()).collect()
+}
+
+#[track_caller]
+fn held(answer: &Response) -> Value {
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let held = answer.json();
+    assert_eq!(answer.header("location"), Some(&*format!("/v1/approvals/{}", held["approval"])));
+    assert_eq!((&held["state"], &held["rule"]), (&json!("held"), &json!("require_approval")), "{held}");
+    held
+}
+
+#[test]
+fn what_a_second_approves_is_sent_once_it_is_asked_for_again() {
+    let anvil = Anvil::start();
+    let (sender, mut signer) = sender(&anvil);
+    let to = nobody(20);
+    // Below the limit nobody is asked.
+    assert_eq!(ok(&sender.send("small", &json!({ "to": to, "value": "1000" })))["nonce"], 0);
+    let large = json!({ "to": to, "value": "1001" });
+    let first = held(&sender.send("large", &large));
+    assert_eq!(held(&sender.send("large", &large)), first, "it is one request");
+    assert_eq!(held(&sender.get("/v1/keys/hot-wallet/transactions/large")), first);
+    let (approval, digest) = (&first["approval"], &first["digest"]);
+    // The second identity sees all of it.
+    assert_eq!(listed(&sender, SECURITY), [approval.clone()]);
+    let path = format!("/v1/approvals/{approval}");
+    let seen = ok(&get(&sender, SECURITY, &path));
+    assert_eq!(
+        (&seen["caller"], &seen["transaction"]["value"], &seen["digest"]),
+        (&json!("payments"), &json!("1001"), digest)
+    );
+    // Others do not know that it is there; who asks sees it, and approves nothing.
+    assert_eq!(listed(&sender, AUDIT), [Value::Null; 0]);
+    for answer in [get(&sender, AUDIT, &path), decide(&sender, AUDIT, approval, "approve", digest)] {
+        assert_problem(&answer, 404, "not-found");
+    }
+    assert_problem(&decide(&sender, super::TOKEN, approval, "approve", digest), 403, "not-approver");
+    // What is approved is what was seen.
+    let other = json!(format!("0x{}", "00".repeat(32)));
+    assert_problem(&decide(&sender, SECURITY, approval, "approve", &other), 409, "already-decided");
+    assert_problem(&decide(&sender, SECURITY, approval, "perhaps", digest), 400, "invalid-decision");
+    assert_eq!(held(&sender.send("large", &large)), first);
+
+    let decided = ok(&decide(&sender, SECURITY, approval, "approve", digest));
+    assert_eq!((&decided["state"], &decided["decision"]["by"]), (&json!("decided"), &json!("security")), "{decided}");
+    assert_eq!(ok(&decide(&sender, SECURITY, approval, "approve", digest)), decided, "to say it again changes nothing");
+    assert_problem(&decide(&sender, SECURITY, approval, "reject", digest), 409, "already-decided");
+    assert_eq!(listed(&sender, SECURITY), [Value::Null; 0]);
+    signer.kill9();
+    let signer = sender.start();
+    assert_problem(&sender.send("large", &json!({ "to": to, "value": "1002" })), 409, "idempotency-conflict");
+    let sent = ok(&sender.send("large", &large));
+    assert_eq!(sent["nonce"], 1, "{}", signer.logs());
+    sender.becomes("large", "confirmed");
+    assert_eq!(ok(&sender.send("large", &large))["hash"], sent["hash"]);
+    assert_eq!(balance(&anvil, &to), 2001);
+}
+
+#[test]
+fn what_somebody_rejects_is_denied_for_ever() {
+    let anvil = Anvil::start();
+    let (sender, mut signer) = sender(&anvil);
+    let large = json!({ "value": "1001" });
+    for (name, by) in [("a", SECURITY), ("b", super::TOKEN)] {
+        let first = held(&sender.send(name, &large));
+        ok(&decide(&sender, by, &first["approval"], "reject", &first["digest"]));
+        let denied = assert_problem(&sender.send(name, &large), 403, "policy-denied");
+        assert_eq!(denied["rule"], "require_approval");
+    }
+    signer.kill9();
+    // Not even when it would need no approval any more.
+    let config = std::fs::read_to_string(sender.home.path("keygate.toml")).expect("a configuration");
+    sender.home.config(&config.replace("1000 wei", "1 ether"));
+    let _signer = sender.start();
+    assert_problem(&sender.send("a", &large), 403, "policy-denied");
+    assert_problem(&sender.send("b", &large), 403, "policy-denied");
+    // Nothing was taken for them.
+    assert_eq!(ok(&sender.send("c", &json!({ "value": "1" })))["nonce"], 0);
+}
+
+#[test]
+fn who_may_approve_no_more_does_not() {
+    let anvil = Anvil::start();
+    let (sender, _signer) = sender(&anvil);
+    let first = held(&sender.send("a", &json!({ "value": "1001" })));
+    let config = std::fs::read_to_string(sender.home.path("keygate.toml")).expect("a configuration");
+    sender.home.config(&config.replace("from = [\"security\", \"payments\"]", "from = [\"audit\", \"security2\"]").replace(
+        "[signer.callers.security]",
+        "[signer.callers.security2]\ntoken_sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\n        keys = []\n        [signer.callers.security]",
+    ));
+    wait_until(SOON, "audit approves instead", || {
+        (listed(&sender, AUDIT) == [first["approval"].clone()]).then_some(())
+    });
+    assert_problem(&decide(&sender, SECURITY, &first["approval"], "approve", &first["digest"]), 404, "not-found");
+    ok(&decide(&sender, AUDIT, &first["approval"], "approve", &first["digest"]));
+    assert_eq!(ok(&sender.send("a", &json!({ "value": "1001" })))["nonce"], 0);
+}
+
+/// What is approved is what is signed, though the chain's fees are others by now.
+#[test]
+fn clients_are_told_how_to_go_on() {
+    let anvil = Anvil::start();
+    let (sender, _signer) = sender(&anvil);
+    let to = nobody(21);
+    let ask = |args: &[&str]| {
+        let tx = json!([{ "from": sender.address, "to": to, "value": "0x3e9" }]);
+        rpc_as(&sender.home, "eth_sendTransaction", &tx, args)
+    };
+    let error = ask(&[])["error"].clone();
+    let data = &error["data"];
+    assert_eq!((&error["code"], &data["rule"]), (&json!(4001), &json!("require_approval")), "{error}");
+    let (approval, name) = (&data["approval"], data["idempotencyKey"].as_str().expect("a name"));
+    assert!(error["message"].as_str().is_some_and(|why| why.contains(name)), "{error}");
+    let seen = ok(&get(&sender, SECURITY, &format!("/v1/approvals/{approval}")));
+    ok(&decide(&sender, SECURITY, approval, "approve", &data["digest"]));
+    // Fees fall meanwhile.
+    anvil.ask("anvil_mine", &json!([30]));
+    let sent = ask(&["-H", &format!("Idempotency-Key: {name}")]);
+    let hash = sent["result"].as_str().unwrap_or_else(|| panic!("{sent}"));
+    wait_until(SOON, "it is paid", || (balance(&anvil, &to) == 1001).then_some(()));
+    let mined = anvil.ask("eth_getTransactionByHash", &json!([hash]));
+    let hex = |value: &Value| u128::from_str_radix(&value.as_str().expect("hex")[2..], 16).expect("hex").to_string();
+    assert_eq!(
+        hex(&mined["maxFeePerGas"]),
+        seen["transaction"]["maxFeePerGas"].as_str().expect("decimal"),
+        "{mined} {seen}"
+    );
+    // Without the name, it is another request.
+    assert_ne!(ask(&[])["error"]["data"]["approval"], *approval);
+}
