@@ -67,6 +67,8 @@ pub(crate) struct Prepared {
     pub(crate) purpose: Purpose,
     /// Whether it is to be sent, once it is signed.
     pub(crate) send: bool,
+    /// Whether it was counted against its caller's rate before.
+    pub(crate) counted: bool,
     pub(crate) digest: [u8; 32],
 }
 
@@ -123,7 +125,7 @@ pub(crate) enum Refusal {
     TooOften(TooOften),
     #[error(
         "the clock is {0} seconds behind what was counted last for a limit: it is wrong now, or was then; how to go on \
-         is in docs/ledger.md, under \"When the clock was wrong\""
+         is in docs/signer.md, under \"When the clock was wrong\""
     )]
     ClockBehind(u64),
     #[error(transparent)]
@@ -164,49 +166,48 @@ impl Prepared {
     ) -> Result<Self, Refusal> {
         let digest = request_digest(key.address(), &tx.signing_bytes()?, nonce.is_some(), sidecar);
         let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
-        Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, digest })
+        Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, counted: false, digest })
     }
 
-    /// The same request, whatever `tx` was filled with meanwhile: it is the same if what was asked for is the same.
-    pub(crate) fn asked(self, asked: [u8; 32]) -> Self {
-        Self { digest: asked, ..self }
+    /// The same request, whatever `tx` was filled with: this [`asked_digest`] says what the caller asked for.
+    pub(crate) fn asked(self, digest: [u8; 32]) -> Self {
+        Self { digest, ..self }
     }
 
     /// To be sent, which is another request than to be signed.
     pub(crate) fn sent(self) -> Self {
-        Self { send: true, digest: sent(self.digest), ..self }
+        let digest = Sha256::new().chain_update(b"keygate send\0").chain_update(self.digest).finalize().into();
+        Self { send: true, digest, ..self }
     }
 }
 
-/// What says whether two requests are the same that leave something to be filled in: what was asked for, by which key and
-/// on which chain.
-pub(crate) fn asked(address: Address, chain_id: u64, asked: &[u8]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(b"keygate request\0")
-        .chain_update(address)
-        .chain_update(chain_id.to_be_bytes())
-        .chain_update(asked)
-        .finalize()
-        .into()
-}
-
-/// The digest of a request that is to be sent, and not only signed.
-pub(crate) fn sent(digest: [u8; 32]) -> [u8; 32] {
-    Sha256::new().chain_update(b"keygate send\0").chain_update(digest).finalize().into()
-}
-
 impl Signing {
-    /// What this request was filled in with when it was asked for first: that is what was reserved, signed, or seen by who
-    /// approves it.
+    /// What was signed under `id` before.
+    pub(crate) async fn known(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<Answer>, Refusal> {
+        let record = self.record(id, digest).await?;
+        Ok(record.and_then(|Record { reservation, signed, chain_id, nonce, .. }| {
+            Some(Answer { reservation, signed: signed?, from: id.address, chain_id, nonce, replayed: true })
+        }))
+    }
+
+    /// What this request was filled in with when it was reserved, or was shown to who approves it: that is what is signed.
     pub(crate) async fn filled(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<String>, Refusal> {
+        match self.record(id, digest).await? {
+            Some(record) => Ok(record.body),
+            None => self.held(id, digest).await,
+        }
+    }
+
+    async fn record(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<Record>, Refusal> {
         match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
             Some(known) if known.digest != digest => Err(Refusal::Conflict),
-            Some(known) => Ok(known.body),
-            None => {
-                let held = self.timed("lookup", self.ledger.held_as(id.clone())).await?;
-                Ok(held.filter(|held| held.digest == digest).map(|held| held.body))
-            }
+            known => Ok(known),
         }
+    }
+
+    async fn held(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<String>, Refusal> {
+        let held = self.timed("lookup", self.ledger.held_as(id.clone())).await?;
+        Ok(held.filter(|held| held.digest == digest).map(|held| held.body))
     }
 
     /// Signs a transaction with `key` under `id`, or answers what was signed under it first. What is `abandoned` before
@@ -222,7 +223,7 @@ impl Signing {
         prepared: Prepared,
         abandoned: impl Fn() -> bool + Send + 'static,
     ) -> Result<Answer, Refusal> {
-        let Prepared { mut tx, numbering, purpose, send, digest } = prepared;
+        let Prepared { mut tx, numbering, purpose, send, counted, digest } = prepared;
         let chain_id = tx.chain_id();
         let answer = |reservation, signed, nonce, replayed| Answer {
             reservation,
@@ -232,9 +233,7 @@ impl Signing {
             nonce,
             replayed,
         };
-
-        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
-            Some(known) if known.digest != digest => return Err(Refusal::Conflict),
+        match self.record(&id, digest).await? {
             Some(Record { reservation, signed: Some(signed), nonce, .. }) => {
                 return Ok(answer(reservation, signed, nonce, true));
             }
@@ -243,14 +242,22 @@ impl Signing {
             Some(_) | None => {}
         }
         let now = SystemTime::now();
-        let judged = policy.ok_or_else(Denied::no_policy).and_then(|policy| {
+        let judge = |tx: &Transaction| {
+            let policy = policy.ok_or_else(Denied::no_policy)?;
             let allowed = match purpose {
-                Purpose::Call => policy::judge(policy, &tx, now)?,
-                Purpose::Nothing => policy::judge_nothing(policy, &tx, now)?,
-                Purpose::Again => policy::judge(policy, &tx, now).map(|_| Allowed::default())?,
+                Purpose::Call => policy::judge(policy, tx, now)?,
+                Purpose::Nothing => policy::judge_nothing(policy, tx, now)?,
+                Purpose::Again => policy::judge(policy, tx, now).map(|_| Allowed::default())?,
             };
             self.may_give(policy, chain_id, numbering).map(|()| (policy, allowed))
-        });
+        };
+        let mut judged = judge(&tx);
+        if let Ok((_, Allowed { approval: Some(_), .. })) = &judged
+            && let Some(shown) = self.held(&id, digest).await?
+        {
+            tx = reserved(&shown)?;
+            judged = judge(&tx);
+        }
         let (policy, allowed) = match judged {
             Ok(judged) => judged,
             Err(denied) => {
@@ -267,7 +274,9 @@ impl Signing {
                 return Err(self.denied(denied));
             }
         };
-        self.count(key, &id.caller, policy).await?;
+        if !counted {
+            self.count(key, &id.caller, policy).await?;
+        }
         let nonce = self.nonce(key, policy, chain_id, numbering).await?;
         if send && self.post.rpc(chain_id).is_none() {
             return Err(Refusal::NoRpc);
@@ -347,8 +356,8 @@ impl Signing {
         let Reserved { reservation, nonce, body } = reserved;
         let tx = match body {
             // Whatever is asked for now, under this name this was reserved.
-            Some(body) if !fresh => self::reserved(&body)?,
-            _ => asked,
+            Some(body) => self::reserved(&body)?,
+            None => asked,
         };
         let tx = tx.with_nonce(nonce);
         let digest = keccak256(tx.signing_bytes()?);
@@ -475,11 +484,11 @@ impl Signing {
                 continue;
             };
             // Its nonce and what it counts are reserved: this only asks whether it may still be signed.
-            let (numbering, send) = (Numbering::Replacing(reserved.nonce), false);
+            let (numbering, send, counted) = (Numbering::Replacing(reserved.nonce), false, true);
             let nothing = tx.to() == Some(address) && tx.value().is_zero() && tx.data().is_empty();
             let purpose = if nothing { Purpose::Nothing } else { Purpose::Call };
             failpoint("finishing");
-            let prepared = Prepared { tx, numbering, purpose, send, digest };
+            let prepared = Prepared { tx, numbering, purpose, send, counted, digest };
             match self.transaction(key, caller.policy.as_ref(), id.clone(), prepared, || false).await {
                 Ok(Answer { signed, nonce, chain_id, .. }) => {
                     failpoint("finished");
@@ -528,6 +537,13 @@ impl Signing {
         Err(Refusal::TooOften(too_often))
     }
 
+    /// Writes down that a request was denied before it came to be signed.
+    pub(crate) async fn deny(&self, key: &Key, id: &RequestId, tx: &Transaction, denied: Denied) -> Refusal {
+        let detail = json!({ "idempotencyKey": id.idempotency_key, "transaction": tx.body() });
+        self.note_denied(key, &id.caller, &denied, detail).await;
+        self.denied(denied)
+    }
+
     fn denied(&self, denied: Denied) -> Refusal {
         self.metrics.verdict(denied.rule);
         Refusal::Denied(denied)
@@ -539,7 +555,14 @@ impl Signing {
     }
 }
 
-/// A transaction as it was reserved.
+/// What says whether two requests are the same, where it is what the caller `asked` for: what it left out, and was filled
+/// here, is none of it. To have it sent is another request than to have it signed.
+pub(crate) fn asked_digest(address: Address, asked: &[u8], send: bool) -> [u8; 32] {
+    let what: &[u8] = if send { b"keygate asked to send\0" } else { b"keygate asked\0" };
+    Sha256::new().chain_update(what).chain_update(address).chain_update(asked).finalize().into()
+}
+
+/// A transaction as it was reserved, or approved.
 fn reserved(body: &str) -> Result<Transaction, LedgerError> {
     Transaction::from_body(body)
         .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))

@@ -112,8 +112,12 @@ fn what_somebody_rejects_is_denied_for_ever() {
         assert_eq!(denied["rule"], "require_approval");
     }
     signer.kill9();
+    // Not even when it would need no approval any more.
+    let config = std::fs::read_to_string(sender.home.path("keygate.toml")).expect("a configuration");
+    sender.home.config(&config.replace("1000 wei", "1 ether"));
     let _signer = sender.start();
     assert_problem(&sender.send("a", &large), 403, "policy-denied");
+    assert_problem(&sender.send("b", &large), 403, "policy-denied");
     // Nothing was taken for them.
     assert_eq!(ok(&sender.send("c", &json!({ "value": "1" })))["nonce"], 0);
 }

@@ -1,5 +1,7 @@
 //! Clients as people have them, unmodified, with keygate as their node: ethers, viem and web3.py.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{JSON, RECIPIENT, TOKEN, Wallet, ask, listening, merged};
@@ -173,6 +175,23 @@ fn viem_sends() {
 #[test]
 fn web3_py_sends() {
     sends("send_web3.py");
+}
+
+/// hardhat takes no transaction before the one before it: those that come too early are sent again.
+#[test]
+fn fifty_at_once_are_mined_where_nothing_waits_in_a_pool() {
+    let (chain, wallet) = (Chain::shared(), Wallet::new());
+    let home = with_rpc(&wallet, Chain::ID, &format!("\"{}\"", chain.url), "");
+    chain.fund(wallet.address());
+    let signer = listening(home.start("signer"));
+    let tx = json!([{ "from": wallet.address(), "to": RECIPIENT, "value": "0x1" }]);
+    let hashes: BTreeSet<String> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..50).map(|_| scope.spawn(|| call(&home, "eth_sendTransaction", &tx))).collect();
+        asking.into_iter().map(|thread| thread.join().expect("an answer")["result"].to_string()).collect()
+    });
+    assert_eq!(hashes.len(), 50);
+    wait_until(SOON, "all are mined", || (chain.nonce(wallet.address()) == 50).then_some(()));
+    assert!(!signer.stderr().contains("ERROR"), "{}", signer.stderr());
 }
 
 /// A call of JSON-RPC.

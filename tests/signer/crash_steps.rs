@@ -1,12 +1,14 @@
 //! The signer is killed at every step between a request and its payment. Whoever asks again, and whether or not: the
 //! chain has one payment, or none that nobody was told of.
 
+use std::collections::BTreeSet;
+
 use keygate_signer::ledger::Trail;
 use serde_json::{Value, json};
 
 use super::sending::{Sender, balance, nobody, ok};
-use super::{JSON, TOKEN, assert_problem};
-use crate::support::{Anvil, CurlFailure, Keygate, Response, SOON, try_curl, wait_until};
+use super::{JSON, TOKEN, Wallet, assert_problem};
+use crate::support::{Anvil, CurlFailure, Keygate, Kms, Response, SOON, try_curl, wait_until};
 
 /// Where the process dies, first when it is asked, and then each time it is started again; and whether the request is
 /// reserved by then.
@@ -47,6 +49,54 @@ fn killed_at_every_step_it_pays_once() {
             });
         }
     });
+}
+
+/// KMS refuses, and the signer dies while it gives back what was reserved: it is reserved still, and is signed.
+#[test]
+fn killed_while_it_lets_go_it_pays_once() {
+    let (anvil, wallet) = (Anvil::start(), Wallet::new());
+    let key = format!("kms = {{ key_id = \"{}\", endpoint = \"{}\" }}", wallet.key.arn, Kms::shared().url);
+    let home = super::sending::home(&key, &anvil.url, "confirmations = 1", "");
+    let sender = Sender { home, address: wallet.address().to_owned() };
+    anvil.fund(&sender.address);
+    let to = nobody(2000);
+    let body = json!({ "to": to, "value": AMOUNT.to_string() });
+    let mut signer = super::listening(dying(&sender, "releasing"));
+    Kms::shared().fault(&wallet.key, "denied", 1);
+    assert!(asked(&sender, &body).is_err());
+    died(&mut signer, "releasing");
+    let _signer = sender.start();
+    sender.becomes("payout", "confirmed");
+    assert_eq!(ok(&sender.send("payout", &body))["nonce"], 0);
+    assert_eq!(ok(&sender.send("next", &body))["nonce"], 1);
+    sender.becomes("next", "confirmed");
+    assert_eq!(balance(&anvil, &to), 2 * AMOUNT);
+}
+
+/// Started after a crash, it finishes what was left; who asks for the same meanwhile, ten times at once, has the same.
+#[test]
+fn who_asks_while_a_start_finishes_has_the_same_payment() {
+    let (anvil, wallet) = (Anvil::start(), Wallet::new());
+    let key = format!("kms = {{ key_id = \"{}\", endpoint = \"{}\" }}", wallet.key.arn, Kms::shared().url);
+    let home = super::sending::home(&key, &anvil.url, "confirmations = 1", "");
+    let sender = Sender { home, address: wallet.address().to_owned() };
+    anvil.fund(&sender.address);
+    let to = nobody(2001);
+    let body = json!({ "to": to, "value": AMOUNT.to_string() });
+    let mut signer = super::listening(dying(&sender, "begun"));
+    assert!(asked(&sender, &body).is_err());
+    died(&mut signer, "begun");
+    Kms::shared().slow(&wallet.key, 0.5);
+    let _signer = sender.start();
+    let hashes: BTreeSet<String> = std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..10).map(|_| scope.spawn(|| ok(&sender.send("payout", &body))["hash"].to_string())).collect();
+        asking.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+    });
+    assert_eq!(hashes.len(), 1);
+    let confirmed = sender.becomes("payout", "confirmed");
+    assert_eq!((&confirmed["succeeded"], balance(&anvil, &to)), (&json!(true), AMOUNT));
+    assert_eq!(ok(&sender.send("next", &body))["nonce"], 1);
 }
 
 fn case(anvil: &Anvil, n: usize, deaths: &[&str], reserved: bool, again: bool) {

@@ -11,18 +11,18 @@ use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
 use super::routes::{
-    Api, Run, answer, authenticate, content_type, idempotency_key, json_body, key_of, read, request_id, request_of,
-    respond, run,
+    Api, Run, answer, authenticate, content_type, idempotency_key, json_body, key_of, read, replayed, request_id,
+    request_of, respond, run,
 };
 use crate::chain::Chain;
 use crate::chain::fees::{Chosen, Fees, fees};
 use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;
 use crate::key::Key;
-use crate::ledger::{Progress, Record, RequestId};
+use crate::ledger::{Progress, RequestId};
 use crate::policy::{self, Denied, Replacement};
 use crate::sending::STUCK;
-use crate::signing::{self, Numbering, Prepared, Purpose, Refusal};
+use crate::signing::{Numbering, Prepared, Purpose, Refusal, asked_digest};
 use crate::strict::{FieldError, Fields, quantity, text, wrong};
 use crate::transaction::Transaction;
 
@@ -81,14 +81,19 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
             .and_then(|(mut fields, offer)| Ok((fields.required("nonce", crate::strict::nonce)?, offer)));
         let (nonce, offer) = asked.map_err(invalid)?;
         let id = request_of(&caller.name, key.name(), key.address(), name);
-        let asked = signing::asked(key.address(), chain.id, &[b"fill\0", body.as_slice()].concat());
-        let tx = match filled(&api, &id, asked).await? {
-            Some(tx) => tx,
-            None => nothing(key, chain, &offer.fees(rpc, None).await?)?,
-        };
-        let prepared = Prepared::new(key, tx, None, None).map(|prepared| {
-            let prepared = prepared.asked(asked).sent();
-            Prepared { numbering: Numbering::Gap(nonce), purpose: Purpose::Nothing, ..prepared }
+        let asked = [b"fill\0", chain.id.to_string().as_bytes(), b"\0", &body].concat();
+        let digest = asked_digest(key.address(), &asked, true);
+        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+            return Ok(respond(&known));
+        }
+        let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
+        let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
+        judged(&api, key, &id, &tx, policy::judge_filled(policy, &tx)).await?;
+        let prepared = Prepared::new(key, tx, None, None).map(|prepared| Prepared {
+            numbering: Numbering::Gap(nonce),
+            purpose: Purpose::Nothing,
+            send: true,
+            ..prepared.asked(digest)
         });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
@@ -110,24 +115,15 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
         let (cancel, offer) = action(&body).map_err(invalid)?;
-        let asked = [b"replace\0", original.as_bytes(), b"\0", body.as_slice()].concat();
-        let original = request_of(&caller.name, key.name(), key.address(), original);
-        let record = api.signing.ledger.lookup(original).await.map_err(Refusal::Ledger)?;
-        let record = record.filter(|record| record.signed.is_some());
-        let record =
-            record.ok_or_else(|| Problem::not_found("the caller had nothing signed under this idempotency key"))?;
-        let asked = signing::asked(key.address(), record.chain_id, &asked);
         let id = request_of(&caller.name, key.name(), key.address(), name);
-        let tx = match filled(&api, &id, asked).await? {
-            // It may have ended since, or have been replaced as often as it may.
-            Some(tx) => tx,
-            None => replacement(&api, &caller, key, &record, cancel, &offer).await?,
-        };
-        let purpose = if cancel { Purpose::Nothing } else { Purpose::Again };
-        let prepared = Prepared::new(key, tx, None, None).map(|prepared| {
-            let prepared = prepared.asked(asked).sent();
-            Prepared { numbering: Numbering::Replacing(record.nonce), purpose, ..prepared }
-        });
+        let asked = [b"replace\0", original.as_bytes(), b"\0", body.as_slice()].concat();
+        let digest = asked_digest(key.address(), &asked, true);
+        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+            return Ok(respond(&known));
+        }
+        let original = request_of(&caller.name, key.name(), key.address(), original);
+        let prepared = replacement(&api, &caller, key, &id, original, cancel, &offer).await?;
+        let prepared = prepared.map(|prepared| Prepared { send: true, ..prepared.asked(digest) });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
     };
@@ -135,22 +131,21 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
     answer(&request_id, replaced)
 }
 
-/// What this request was filled in with before.
-async fn filled(api: &Api, id: &RequestId, asked: [u8; 32]) -> Result<Option<Transaction>, Problem> {
-    let body = api.signing.filled(id, signing::sent(asked)).await?;
-    body.map(|body| draft(&body)).transpose()
-}
-
-/// What takes the place of a transaction that was signed.
+/// What takes the place of a transaction that was signed under this name.
 async fn replacement(
     api: &Api,
     caller: &Caller,
     key: &Key,
-    record: &Record,
+    id: &RequestId,
+    original: RequestId,
     cancel: bool,
     offer: &Offer,
-) -> Result<Transaction, Problem> {
+) -> Result<Result<Prepared, Refusal>, Problem> {
     let ledger = &api.signing.ledger;
+    let record = ledger.lookup(original).await.map_err(Refusal::Ledger)?;
+    let record = record.filter(|record| record.signed.is_some());
+    let record =
+        record.ok_or_else(|| Problem::not_found("the caller had nothing signed under this idempotency key"))?;
     let progress = ledger.progress(record.reservation).await.map_err(Refusal::Ledger)?;
     if progress.is_some_and(|progress| progress.state.is_final()) {
         return Err(Problem::decided("the transaction is final"));
@@ -176,8 +171,25 @@ async fn replacement(
         cancels: cancel,
     };
     let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
-    policy::judge_replacement(policy, &replacement).map_err(Refusal::Denied)?;
-    Ok(tx)
+    let verdict = policy::judge_replacement(policy, &replacement).and_then(|()| policy::judge_filled(policy, &tx));
+    judged(api, key, id, &tx, verdict).await?;
+    let (numbering, purpose) =
+        (Numbering::Replacing(record.nonce), if cancel { Purpose::Nothing } else { Purpose::Again });
+    Ok(Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared }))
+}
+
+/// What is denied is in the audit trail.
+async fn judged(
+    api: &Api,
+    key: &Key,
+    id: &RequestId,
+    tx: &Transaction,
+    verdict: Result<(), Denied>,
+) -> Result<(), Problem> {
+    match verdict {
+        Ok(()) => Ok(()),
+        Err(denied) => Err(api.signing.deny(key, id, tx, denied).await.into()),
+    }
 }
 
 /// A transaction that sends nothing to its own sender.
@@ -186,14 +198,14 @@ fn nothing(key: &Key, chain: &Chain, fees: &Fees) -> Result<Transaction, Problem
         "chainId": chain.id, "to": key.address().to_checksum(None), "value": 0, "gas": TRANSFER, "data": "0x",
     });
     put(&mut body, fees, true);
-    draft(&body.to_string())
+    draft(&body)
 }
 
 /// The same transaction for other fees.
 fn with_fees(tx: &Transaction, fees: &Fees) -> Result<Transaction, Problem> {
     let mut body: Value = serde_json::from_str(&tx.body()).map_err(|error| Problem::internal(error.to_string()))?;
     put(&mut body, fees, false);
-    draft(&body.to_string())
+    draft(&body)
 }
 
 fn put(body: &mut Value, fees: &Fees, with_type: bool) {
@@ -213,8 +225,8 @@ fn put(body: &mut Value, fees: &Fees, with_type: bool) {
     }
 }
 
-fn draft(body: &str) -> Result<Transaction, Problem> {
-    Transaction::from_body(body).map_err(invalid)
+fn draft(body: &Value) -> Result<Transaction, Problem> {
+    Transaction::from_body(&body.to_string()).map_err(invalid)
 }
 
 /// The fees that a caller names; what it leaves out is chosen here.

@@ -161,12 +161,10 @@ pub(super) async fn transaction(
 ) -> Result<Answer, Refusal> {
     let Admitted { caller, key, id, mut tx, nonce, asked, send, large: _large } = admitted;
     let sidecar = tx.take_sidecar();
-    let prepared = Prepared::new(&key, tx, nonce, sidecar.as_ref().map(Sidecar::digest)).map(|prepared| {
-        let prepared = match asked {
-            Some(asked) => prepared.asked(asked),
-            None => prepared,
-        };
-        if send { prepared.sent() } else { prepared }
+    let prepared = Prepared::new(&key, tx, nonce, sidecar.as_ref().map(Sidecar::digest)).map(|prepared| match asked {
+        Some(asked) => Prepared { send, ..prepared.asked(asked) },
+        None if send => prepared.sent(),
+        None => prepared,
     });
     let mut signed = run(api, request_id, Run { caller, key, id, prepared }, place).await?;
     if let Some(sidecar) = sidecar {
@@ -228,6 +226,22 @@ pub(super) async fn run(
         Err(refusal) => Some(told(Err(refusal))),
     };
     result.unwrap_or(Err(Refusal::Abandoned))
+}
+
+/// What was signed under this name before. Where what is asked for is filled here, it is looked for first: it is the
+/// answer even if it could not be filled any more.
+pub(super) async fn replayed(
+    api: &Api,
+    request_id: &str,
+    id: &RequestId,
+    digest: [u8; 32],
+) -> Result<Option<Answer>, Refusal> {
+    let result = api.signing.known(id, digest).await;
+    if let Some(result) = result.clone().transpose() {
+        api.signing.metrics.request(outcome(&result));
+        log(request_id, id, &result);
+    }
+    result
 }
 
 /// What is asked for, once it is a request.

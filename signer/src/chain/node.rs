@@ -11,6 +11,8 @@ use super::rpc::{LIMIT_EXCEEDED, NodeError, Rpc, RpcError};
 
 /// JSON-RPC: a node does not have the method.
 const NO_METHOD: i64 = -32601;
+/// A thousand a second for thirty years. A node that says more is broken, or lies: the ledger would go on from there.
+const MOST_TRANSACTIONS: u64 = 1 << 40;
 /// So many blocks are looked at for the tip.
 const TIP_BLOCKS: u8 = 10;
 
@@ -70,7 +72,11 @@ impl Rpc {
     /// # Errors
     /// [`RpcError`].
     pub async fn transaction_count(&self, sender: Address, moment: Moment) -> Result<u64, RpcError> {
-        number(&self.call("eth_getTransactionCount", &json!([sender, moment.param()])).await?)
+        let count = number(&self.call("eth_getTransactionCount", &json!([sender, moment.param()])).await?)?;
+        if count > MOST_TRANSACTIONS {
+            return Err(RpcError::BadAnswer("more transactions of one sender than there can be"));
+        }
+        Ok(count)
     }
 
     /// The latest block's number.

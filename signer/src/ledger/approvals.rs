@@ -7,29 +7,64 @@ use serde_json::json;
 use super::db::{Row, Sql, values};
 use super::types::{Begun, Decided, Decision, Held, Request, RequestId};
 use super::{LedgerError, audit, millis};
-use crate::policy::{Approval, Denied};
+use crate::policy::Denied;
+
+/// So many requests of one caller wait: the list of all of them stays one that somebody reads.
+const MOST: i64 = 100;
+
+/// Nobody has decided, and it was not signed since because it needs no approval any more.
+macro_rules! waiting {
+    ($columns:literal, $and:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM approvals a WHERE a.approved IS NULL AND NOT EXISTS (SELECT 1 FROM transactions t
+             WHERE t.caller = a.caller AND t.address = a.address AND t.idempotency_key = a.idempotency_key)",
+            $and
+        )
+    };
+}
+
+/// The rule that a rejection is told with, whichever held the request.
+const RULE: &str = "require_approval";
 
 const COLUMNS: &str =
     "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
             decided_by, approved FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
 
-/// What keeps a request from being signed now; nothing, once somebody has approved it as it is.
-pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -> Result<Option<Begun>, LedgerError> {
+/// What somebody has approved, which is what is signed, however else the same request would be filled now; or what keeps
+/// it from being signed. What somebody has rejected is not signed either when it would need no approval any more.
+pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Option<String>, Begun>, LedgerError> {
     let RequestId { caller, key, address, idempotency_key } = &request.id;
     let name = values![caller, address.into_array(), idempotency_key];
-    if let Some(row) = db.first(COLUMNS, name)? {
-        let held = held(&row)?;
-        return Ok(match &held.decision {
-            _ if held.digest != request.digest => Some(Begun::Conflict),
-            None => Some(Begun::Held(held)),
-            // What was filled in otherwise is not what was approved: asked for again, it is filled in as that was.
-            Some(Decision { approved: true, .. }) if held.body != request.body => Some(Begun::Held(held)),
-            Some(Decision { approved: true, .. }) => None,
-            Some(Decision { by, .. }) => {
-                let detail = format!("{by:?} has rejected it");
-                Some(Begun::Denied(Denied { rule: approval.rule, detail }))
-            }
-        });
+    let held_before = db.first(COLUMNS, name)?.map(|row| held(&row)).transpose()?;
+    let approval = match (held_before, &request.allowed.approval) {
+        (None, None) => return Ok(Ok(None)),
+        (None, Some(approval)) => approval,
+        (Some(held), approval) => {
+            return Ok(match &held.decision {
+                _ if held.digest != request.digest => Err(Begun::Conflict),
+                None if approval.is_none() => Ok(None),
+                None => Err(Begun::Held(held)),
+                // Whose say it is no more, perhaps because they cannot be trusted, has said nothing.
+                Some(Decision { approved: true, by, .. })
+                    if approval.as_ref().is_some_and(|approval| !approval.from.contains(by)) =>
+                {
+                    let detail = format!("{by:?} has approved it, and may not any more: use another idempotency key");
+                    Err(Begun::Denied(Denied { rule: RULE, detail }))
+                }
+                Some(Decision { approved: true, .. }) => Ok(Some(held.body)),
+                Some(Decision { by, .. }) => {
+                    let detail = format!("{by:?} has rejected it");
+                    Err(Begun::Denied(Denied { rule: RULE, detail }))
+                }
+            });
+        }
+    };
+    let waiting = db.first(waiting!("count(*)", " AND a.caller = ?1"), values![caller])?;
+    if waiting.map(|row| row.int(0)).transpose()?.unwrap_or(0) >= MOST {
+        let detail = format!("{MOST} requests of this caller wait for approval already");
+        return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
     }
     db.execute(
         "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at)
@@ -48,7 +83,8 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request, approval: &Approval) -
         ],
     )?;
     let row = db.first(COLUMNS, name)?;
-    row.map(|row| held(&row).map(Begun::Held)).transpose()
+    let row = row.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?;
+    Ok(Err(Begun::Held(held(&row)?)))
 }
 
 /// One of them, by its request's name.
@@ -57,14 +93,14 @@ pub(super) fn named(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Held>, Le
     row.map(|row| held(&row)).transpose()
 }
 
-/// Those that nobody has decided about, oldest first; but for what needs no approval any more, and was signed.
+/// Those that nobody has decided about, oldest first.
 pub(super) fn undecided(db: &mut dyn Sql) -> Result<Vec<Held>, LedgerError> {
     let rows = db.query(
-        "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-                decided_by, approved FROM approvals a WHERE approved IS NULL
-         AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.caller = a.caller AND t.address = a.address
-                         AND t.idempotency_key = a.idempotency_key)
-         ORDER BY id LIMIT 1000",
+        waiting!(
+            "id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
+             decided_by, approved",
+            " ORDER BY id"
+        ),
         &[],
     )?;
     rows.iter().map(held).collect()

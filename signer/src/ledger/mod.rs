@@ -311,7 +311,7 @@ impl Ledger {
         self.ask(false, move |db| sends::update(db, reservation, &before, &progress, now)).await
     }
 
-    /// The requests that nobody has decided about, oldest first; a thousand at most.
+    /// The requests that nobody has decided about, oldest first.
     ///
     /// # Errors
     /// [`LedgerError`].

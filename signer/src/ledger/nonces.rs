@@ -32,6 +32,8 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64,
     match request.nonce {
         Nonce::Given { nonce, most } => {
             let there = of(db, address, chain_id, nonce)?;
+            // Somebody has it now: it is chosen for nobody else.
+            take(db, address, chain_id, nonce)?;
             Ok(room(nonce, there.len(), most).map(|()| (nonce, false)))
         }
         Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(|nonce| Ok((nonce, true))),
@@ -44,10 +46,7 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64,
             if !(at_least..next).contains(&nonce) || !of(db, address, chain_id, nonce)?.is_empty() {
                 return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
-            db.execute(
-                "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
-                values![address.into_array(), chain_id, nonce],
-            )?;
+            take(db, address, chain_id, nonce)?;
             Ok(Ok((nonce, true)))
         }
     }
@@ -73,25 +72,25 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
         "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce < ?3",
         values![account, chain_id, at_least],
     )?;
-    // Not one that a caller has given itself.
-    while let Some(row) = db.first(
+    // Nobody has a gap: it is one no more when a caller gives it itself, and none when it is given back beside another.
+    let gap = db.first(
         "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce =
              (SELECT min(nonce) FROM gaps WHERE address = ?1 AND chain_id = ?2) RETURNING nonce",
         values![account, chain_id],
-    )? {
-        let nonce = row.unsigned(0)?;
-        if of(db, address, chain_id, nonce)?.is_empty() {
-            return Ok(nonce);
-        }
+    )?;
+    if let Some(row) = gap {
+        return row.unsigned(0);
     }
     let mut nonce = known(db, address, chain_id)?.unwrap_or(0).max(at_least);
+    let after = |nonce: u64| nonce.checked_add(1).ok_or_else(|| LedgerError::Unusable("there is no nonce left".into()));
+    // Not one that a caller has given itself.
     while !of(db, address, chain_id, nonce)?.is_empty() {
-        nonce += 1;
+        nonce = after(nonce)?;
     }
     db.execute(
         "INSERT INTO nonces (address, chain_id, next) VALUES (?1, ?2, ?3)
          ON CONFLICT (address, chain_id) DO UPDATE SET next = excluded.next",
-        values![account, chain_id, nonce + 1],
+        values![account, chain_id, after(nonce)?],
     )?;
     Ok(nonce)
 }
@@ -103,10 +102,23 @@ fn known(db: &mut dyn Sql, address: Address, chain_id: u64) -> Result<Option<u64
     row.map(|row| row.unsigned(0)).transpose()
 }
 
-/// A nonce that nothing was signed with: the next request has it.
+/// Takes a nonce out of the gaps, if it is one.
+fn take(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
+    db.execute(
+        "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
+        values![address.into_array(), chain_id, nonce],
+    )?;
+    Ok(())
+}
+
+/// A nonce that nothing was signed with: the next request has it, if it is one of those that are chosen here, and nobody
+/// else has it.
 pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
-    let key = values![address.into_array(), chain_id, nonce];
-    db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
+    let chosen = known(db, address, chain_id)?.is_some_and(|next| nonce < next);
+    if chosen && of(db, address, chain_id, nonce)?.is_empty() {
+        let key = values![address.into_array(), chain_id, nonce];
+        db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
+    }
     Ok(())
 }
 

@@ -112,11 +112,10 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
         Err(Refused::Denied(denied)) => return Ok(Begun::Denied(denied)),
         Err(Refused::ClockBehind(behind)) => return Ok(Begun::ClockBehind(behind)),
     };
-    if let Some(approval) = &request.allowed.approval
-        && let Some(begun) = approvals::needed(db, request, approval)?
-    {
-        return Ok(begun);
-    }
+    let approved = match approvals::needed(db, request)? {
+        Ok(approved) => approved,
+        Err(begun) => return Ok(begun),
+    };
     if let Some(found) = elsewhere {
         let Reservation(id) = found.record.reservation;
         spends::take_back_of(db, id)?;
@@ -145,7 +144,7 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
             nonce,
             managed,
             request.send,
-            &request.body,
+            approved.as_ref().unwrap_or(&request.body),
             &request.policy,
             request.value.to_be_bytes::<32>(),
             millis(request.now),
@@ -154,7 +153,7 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
     let id = inserted.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?.int(0)?;
     spends::insert(db, account, &entries, Some(id))?;
     failpoint("reserving");
-    Ok(Begun::Fresh(Reserved { reservation: Reservation(id), nonce, body: None }))
+    Ok(Begun::Fresh(Reserved { reservation: Reservation(id), nonce, body: approved }))
 }
 
 fn reserved(Found { record, .. }: &Found) -> Reserved {
@@ -200,12 +199,12 @@ pub(super) fn store(
 /// Deletes a reservation, takes back what it spends, and gives its nonce back.
 pub(super) fn release(db: &mut dyn Sql, Reservation(id): Reservation, now: SystemTime) -> Result<(), LedgerError> {
     let deleted = db.first(
-        "DELETE FROM transactions WHERE id = ?1 AND raw IS NULL RETURNING address, chain_id, nonce, managed",
+        "DELETE FROM transactions WHERE id = ?1 AND raw IS NULL RETURNING address, chain_id, nonce",
         values![id],
     )?;
     let Some(row) = deleted else { return Ok(()) };
     spends::take_back_of(db, id)?;
-    if let (Some(address), true) = (row.maybe_array::<20>(0)?, row.flag(3)?) {
+    if let Some(address) = row.maybe_array::<20>(0)? {
         nonces::give_back(db, address.into(), row.unsigned(1)?, row.unsigned(2)?)?;
     }
     failpoint("releasing");

@@ -209,6 +209,7 @@ fn native(policy: &Policy, amount: U256) -> Allowed {
     let approval = policy.approval_above.filter(|above| amount > *above).map(|above| Approval {
         rule: "require_approval",
         detail: format!("{amount} wei is above {above} wei: somebody else must approve it"),
+        from: policy.approvers.clone(),
     });
     Allowed { spends: vec![Spend { asset: Asset::Native, amount, windows }], approval }
 }
@@ -237,6 +238,26 @@ fn judge_fees(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
         Some(fee) => Denied::new("max_fee", format!("fees of up to {fee} wei are above {max} wei")),
         None => Denied::new("max_fee", format!("fees beyond 256 bits are above {max} wei")),
     }
+}
+
+/// Fees that a chain's nodes named come to this in all at most, in wei, where no policy says what is too much: 1 ether, as
+/// geth has it for what it sends (`--rpc.txfeecap`).
+const MOST_FILLED: U256 = U256::from_limbs([1_000_000_000_000_000_000, 0, 0, 0]);
+
+/// Judges fees that were filled in by what a chain's nodes say: they may be wrong, or lie, and a fee is paid to who builds
+/// the block. What a policy says of fees, [`judge`] sees to.
+///
+/// # Errors
+/// [`Denied`] by `max_fee`, though the policy has none.
+pub fn judge_filled(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
+    let bounded = policy.max_fee.is_some() || (policy.max_gas.is_some() && policy.max_fee_per_gas.is_some());
+    if bounded || tx.max_fee().is_some_and(|fee| fee <= MOST_FILLED) {
+        return Ok(());
+    }
+    let fee = tx.max_fee().map_or_else(|| "beyond 256 bits".to_owned(), |fee| format!("of up to {fee} wei"));
+    let why =
+        format!("fees {fee}, by what the chain's nodes say, are above {MOST_FILLED} wei: set max_fee to allow more");
+    Denied::new("max_fee", why)
 }
 
 /// Judges a message (EIP-191). What it lets somebody do, nobody can read: a policy allows messages, or it does not.

@@ -3,6 +3,7 @@
 //! A policy says which windows an amount must fit in; what was spent in them before is the ledger's to know, which asks
 //! [`judge_window`] inside the transaction that reserves, so that no two requests see the same allowance.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub struct Approval {
     pub rule: &'static str,
     /// What is above which amount.
     pub detail: String,
+    /// Names of the callers who may.
+    pub from: BTreeSet<String>,
 }
 
 /// Judges whether `amount` more may be spent when `spent` were in the window.

@@ -81,7 +81,7 @@ pub(super) fn judge(policy: &Policy, moves: &[Movement], named: bool, source: &s
             && amount > above
         {
             let detail = format!("{amount} of {} is above {above}: somebody else must approve it", token.name);
-            allowed.approval.get_or_insert(Approval { rule: "tokens", detail });
+            allowed.approval.get_or_insert(Approval { rule: "tokens", detail, from: policy.approvers.clone() });
         }
         allowed.spends.push(Spend { asset: Asset::Token(*contract), amount, windows: token.windows.clone() });
     }

@@ -30,14 +30,16 @@ use self::wanted::Wanted;
 use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
-use super::routes::{Admitted, Api, answer, authenticate, content_type, idempotency_key, read, request_id, request_of};
+use super::routes::{
+    Admitted, Api, answer, authenticate, content_type, idempotency_key, read, replayed, request_id, request_of,
+};
 use super::statements::say;
 use crate::chain::Chain;
 use crate::chain::rpc::MAX_ANSWER;
 use crate::key::Key;
 use crate::message::Message;
-use crate::policy::Denied;
-use crate::signing::{self, Refusal};
+use crate::policy::{self, Denied};
+use crate::signing::{Refusal, asked_digest};
 use crate::statement::Statement;
 use crate::strict::{FieldError, address, wrong};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS};
@@ -209,35 +211,46 @@ impl Asking<'_> {
             let params = call.params(1, 1)?;
             let mut wanted = Wanted::read(params[0]).map_err(Fault::field)?;
             let key = self.key(wanted.from)?;
-            if self.caller.policy.is_none() {
+            let Some(policy) = &self.caller.policy else {
                 return Err(Problem::from(Refusal::Denied(Denied::no_policy())).into());
-            }
+            };
+            let chain = self.chain_of(&wanted)?;
+            wanted.of(chain);
+            // The same request is the same whatever it is filled with.
+            let digest = asked_digest(key.address(), &wanted.asked(), send);
             // Every call is a request of its own, where nothing says which it is.
+            let named = self.idempotency_key.is_some();
             let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
             let id = request_of(&self.caller.name, key.name(), key.address(), name);
-            // The same request is the same whatever it is filled with, and is filled once.
-            let asked = wanted.asked();
-            let chain = self.chain_of(&wanted)?;
-            let chain_id = wanted.chain_id().map_err(Fault::field)?.or(chain.map(|chain| chain.id)).unwrap_or_default();
-            let asked = signing::asked(key.address(), chain_id, &asked);
-            if self.idempotency_key.is_some() {
-                let digest = if send { signing::sent(asked) } else { asked };
-                if let Some(body) = self.api.signing.filled(&id, digest).await.map_err(Problem::from)? {
-                    wanted.fill_as(&body).map_err(Fault::field)?;
+            // What has a sidecar needs it for its answer.
+            if named && !wanted.has_sidecar() {
+                let known = replayed(self.api, self.request_id, &id, digest).await.map_err(Problem::from)?;
+                if let Some(known) = known {
+                    return Ok((wanted, Err(known)));
                 }
             }
-            wanted.fill(chain).await?;
+            if named && let Some(body) = self.api.signing.filled(&id, digest).await.map_err(Problem::from)? {
+                wanted.fill_as(&body).map_err(Fault::field)?;
+            }
+            let by_nodes = wanted.fill(chain).await?;
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
-            Ok((wanted, key, id, tx, nonce, asked))
+            if by_nodes && let Err(denied) = policy::judge_filled(policy, &tx) {
+                return Err(Problem::from(self.api.signing.deny(key, &id, &tx, denied).await).into());
+            }
+            let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
+            Ok((wanted, Ok(Admitted { caller, key, id, tx, nonce, asked: Some(digest), send, large: None })))
         };
-        let (wanted, key, id, tx, nonce, asked) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;
-        let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
-        let admitted = Admitted { caller, key, id, tx, nonce, asked: Some(asked), send, large: None };
-        // Boxed: it is large, and a batch may have many.
-        let signing = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone());
-        let signed = match Box::pin(signing).await {
-            Err(Refusal::Held(held)) => return Err(Fault::held(&held)),
-            signed => signed.map_err(Problem::from)?,
+        let (wanted, admitted) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;
+        let signed = match admitted {
+            Err(known) => known,
+            Ok(admitted) => {
+                // Boxed: it is large, and a batch may have many.
+                let signing = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone());
+                match Box::pin(signing).await {
+                    Err(Refusal::Held(held)) => return Err(Fault::held(&held)),
+                    signed => signed.map_err(Problem::from)?,
+                }
+            }
         };
         if send { result(&signed.signed.hash) } else { result(&wanted.signed(&signed)) }
     }

@@ -1,5 +1,7 @@
 //! A transaction object as JSON-RPC has it, filled with what it leaves out, and answered.
 
+use alloy_consensus::{Transaction as _, TxEnvelope, Typed2718};
+use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::U256;
 use serde_json::{Value, json};
 
@@ -15,11 +17,21 @@ use crate::strict::FieldError;
 const SIDECAR: [&str; 3] = ["blobs", "commitments", "proofs"];
 
 impl Wanted {
-    /// Fills `chainId`, `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be.
-    pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<(), Fault> {
+    /// Says which chain it is for, where it does not.
+    pub(super) fn of(&mut self, chain: Option<&Chain>) {
         if let (false, Some(chain)) = (self.has("chainId"), chain) {
             self.set("chainId", U256::from(chain.id));
         }
+    }
+
+    /// Whether something goes with it that is not signed.
+    pub(super) fn has_sidecar(&self) -> bool {
+        SIDECAR.iter().any(|name| self.has(name))
+    }
+
+    /// Fills `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be. Answers whether they
+    /// were asked.
+    pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<bool, Fault> {
         let kind = self.kind().map_err(Fault::field)?;
         let names = match kind {
             Some(0 | 1) => &["gas", "gasPrice"][..],
@@ -33,12 +45,15 @@ impl Wanted {
                 let why = "missing, and there is no `rpc` of the chain to ask";
                 return Err(Fault::field(FieldError { field: Some((*missing).to_owned()), problem: why.to_owned() }));
             }
-            (Some(_), Some(rpc)) => return self.ask(rpc, kind).await,
+            (Some(_), Some(rpc)) => {
+                self.ask(rpc, kind).await?;
+                return Ok(true);
+            }
         }
         if let Some(kind) = kind {
             self.set("type", U256::from(kind));
         }
-        Ok(())
+        Ok(false)
     }
 
     async fn ask(&mut self, rpc: &Rpc, kind: Option<u64>) -> Result<(), Fault> {
@@ -88,11 +103,32 @@ impl Wanted {
         Ok(())
     }
 
+    /// As it was signed: what was signed before, or approved, was filled otherwise.
+    fn as_signed(&mut self, raw: &[u8]) {
+        let Ok(tx) = TxEnvelope::decode_2718(&mut &*raw) else { return };
+        for name in ["gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"] {
+            self.fields.remove(name);
+        }
+        self.set("type", U256::from(tx.ty()));
+        self.set("gas", U256::from(tx.gas_limit()));
+        match (tx.gas_price(), tx.max_priority_fee_per_gas()) {
+            (Some(price), _) => self.set("gasPrice", U256::from(price)),
+            (None, priority) => {
+                self.set("maxFeePerGas", U256::from(tx.max_fee_per_gas()));
+                self.set("maxPriorityFeePerGas", U256::from(priority.unwrap_or_default()));
+            }
+        }
+        if let Some(fee) = tx.max_fee_per_blob_gas() {
+            self.set("maxFeePerBlobGas", U256::from(fee));
+        }
+    }
+
     /// What geth answers: the signed bytes, and the fields with the signature.
     pub(super) fn signed(mut self, answer: &Answer) -> Value {
         for name in SIDECAR {
             self.fields.remove(name);
         }
+        self.as_signed(&answer.signed.raw);
         let data = self.fields.remove("data").unwrap_or_else(|| json!("0x"));
         let mut tx = Value::Object(self.fields);
         tx["input"] = data;

@@ -115,3 +115,37 @@ async fn a_replacement_is_answered_again() {
     is_problem(&replace("c").await, 403, "policy-denied");
     signer.stop().await;
 }
+
+#[tokio::test]
+async fn a_node_that_lies_of_nonces_stops_nothing() {
+    let (signer, node) = with("").await;
+    for count in ["0xffffffffffffffff", "0xfffffffffffffffe", "0x8000000000000000"] {
+        node.says("eth_getTransactionCount", json!(count));
+        let refused = signer.asks("base", "eth_signTransaction", count, &unpriced("0x1")).await;
+        assert!(refused["error"].is_object(), "{refused}");
+    }
+    node.says("eth_getTransactionCount", json!("0x5"));
+    let signed = signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await;
+    assert_eq!(signed["result"]["tx"]["nonce"], "0x5", "{signed}");
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn what_nodes_ask_for_gas_is_not_paid_whatever_it_is() {
+    for (policy, signs) in [("", false), ("max_fee = \"30 ether\"", true), ("max_fee = \"20 ether\"", false)] {
+        let (signer, node) = with(policy).await;
+        // 21000 gas, at twice this and the tip.
+        node.says_block(500_000_000_000_000);
+        let answer = signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await;
+        assert_eq!(answer["result"].is_object(), signs, "{policy}: {answer}");
+        if !signs {
+            assert_eq!(answer["error"]["data"]["rule"], "max_fee", "{answer}");
+        }
+        // What callers name themselves is theirs, and the policy's.
+        let mut own = unpriced("0x1");
+        (own["gas"], own["gasPrice"]) = (json!("0x5208"), json!("0x38d7ea4c68000"));
+        let answer = signer.asks("base", "eth_signTransaction", "b", &own).await;
+        assert_eq!(answer["result"].is_object(), !policy.contains("20"), "{policy}: {answer}");
+        signer.stop().await;
+    }
+}

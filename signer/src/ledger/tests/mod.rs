@@ -5,6 +5,7 @@ use alloy_primitives::{B256, U256};
 use super::*;
 use crate::policy::{Allowed, Asset, Spend, Window};
 
+mod approvals;
 mod audit;
 mod files;
 mod nonces;
@@ -14,6 +15,7 @@ mod place;
 #[expect(dead_code, reason = "the end-to-end tests' too")]
 mod postgres;
 mod requests;
+mod sends;
 mod spending;
 mod statements;
 
