@@ -66,7 +66,7 @@ fn what_a_second_approves_is_sent_once_it_is_asked_for_again() {
     assert_eq!(held(&sender.get("/v1/keys/hot-wallet/transactions/large")), first);
     let (approval, digest) = (&first["approval"], &first["digest"]);
     // The second identity sees all of it.
-    assert_eq!(listed(&sender, SECURITY), [approval.clone()]);
+    assert_eq!(listed(&sender, SECURITY), std::slice::from_ref(approval));
     let path = format!("/v1/approvals/{approval}");
     let seen = ok(&get(&sender, SECURITY, &path));
     assert_eq!(
