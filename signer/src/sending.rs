@@ -53,21 +53,22 @@ impl Post {
     /// was asked before need not answer: the ledger knows what was signed here since.
     pub(crate) async fn count(&self, rpc: &Rpc, chain_id: u64, address: Address) -> Result<u64, RpcError> {
         let account = (chain_id, address);
-        let before = self.counts.lock().get(&account).copied();
-        if let Some((count, asked)) = before
-            && asked.elapsed() < COUNT_AGAIN
-        {
-            return Ok(count);
-        }
-        let asked = Instant::now();
+        let before = match self.counts.lock().get_mut(&account) {
+            Some((count, asked)) if asked.elapsed() < COUNT_AGAIN => return Ok(*count),
+            Some((count, asked)) => {
+                // One asks; the others go on.
+                *asked = Instant::now();
+                Some(*count)
+            }
+            None => None,
+        };
         match (rpc.transaction_count(address, Moment::Pending).await, before) {
             (Ok(count), _) => {
-                self.counts.lock().insert(account, (count, asked));
+                self.counts.lock().insert(account, (count, Instant::now()));
                 Ok(count)
             }
-            (Err(error), Some((count, _))) => {
+            (Err(error), Some(count)) => {
                 tracing::warn!(chain_id, %error, "the chain does not say how many transactions there are: the ledger does");
-                self.counts.lock().insert(account, (count, asked));
                 Ok(count)
             }
             (Err(error), None) => Err(error),

@@ -510,3 +510,29 @@ fn who_uses_the_key_elsewhere_is_noticed() {
     assert_eq!(sender.sent("d", &json!({}))["nonce"], next + 1);
     sender.becomes("d", "confirmed");
 }
+
+#[test]
+fn what_cannot_be_sent_is_not_signed_to_be_sent() {
+    let anvil = Anvil::start();
+    let sender = Sender::on(&anvil, "", "");
+    let _signer = sender.start();
+    let blob = json!({
+        "type": 3, "maxFeePerBlobGas": 1, "blobVersionedHashes": [format!("0x01{}", "00".repeat(31))],
+    });
+    let problem = assert_problem(&sender.send("a", &blob), 400, "bad-request");
+    assert!(problem["detail"].as_str().is_some_and(|why| why.contains("blobs")), "{problem}");
+    let wrong = sender.post(&format!("{TRANSACTIONS}?send=yes"), "b", &payment(&json!({})));
+    assert_problem(&wrong, 400, "bad-request");
+    // Nothing was reserved.
+    assert_eq!(sender.sent("c", &json!({}))["nonce"], 0);
+
+    // A chain without a node.
+    let wallet = Wallet::new();
+    let _signer = wallet.start();
+    let path = format!("{TRANSACTIONS}?send=true");
+    let here = Sender { home: wallet.home.clone(), address: wallet.address().to_owned() };
+    assert_problem(&here.post(&path, "a", &wallet.payment(&json!({}))), 400, "bad-request");
+    let unnumbered = here.post(TRANSACTIONS, "b", &wallet.payment(&json!({ "nonce": null })));
+    assert_eq!(assert_problem(&unnumbered, 400, "invalid-transaction")["field"], "nonce");
+    assert_eq!(wallet.kms_signs(), 0);
+}
