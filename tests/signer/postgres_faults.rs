@@ -158,8 +158,11 @@ fn what_cannot_be_a_ledger_is_refused_and_says_why() {
     let done = with(&ledger(&url, ""), PASSWORD).run(["audit", "verify", "-c", "keygate.toml"]);
     assert_eq!(done.code, 2, "{}", done.output());
     let empty = server.database();
-    let done = with(&ledger(&url.replace(&database.name, &empty.name), ""), PASSWORD).run(["audit", "verify"]);
+    let new = with(&ledger(&url.replace(&database.name, &empty.name), ""), PASSWORD);
+    let done = new.run(["audit", "verify"]);
     assert!(done.code == 2 && done.output().contains("no ledger"), "{}", done.output());
+    let doctor = new.run(["signer", "doctor"]).output();
+    assert!(doctor.contains("the first start makes it") && !doctor.contains(PASSWORD), "{doctor}");
 }
 
 #[test]
