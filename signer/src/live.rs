@@ -56,14 +56,15 @@ impl Live {
         self.snapshot.load_full()
     }
 
-    /// Puts a snapshot in force, for every request whose caller is not known yet.
+    /// Puts a snapshot in force, for every request whose caller is not known yet; and then says what has changed.
     pub(crate) fn replace(&self, snapshot: Snapshot) {
+        let new = Arc::new(snapshot);
+        let old = self.snapshot.swap(Arc::clone(&new));
         let now = SystemTime::now();
-        for (what, detail) in changes(&self.snapshot(), &snapshot) {
+        for (what, detail) in changes(&old, &new) {
             // Nobody listens when the signer is about to end.
             let _ = self.changes.send(Event::new(now, what, detail));
         }
-        self.snapshot.store(Arc::new(snapshot));
     }
 }
 

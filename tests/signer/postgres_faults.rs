@@ -34,21 +34,15 @@ fn a_server_that_goes_is_waited_for() {
         assert_eq!(pay("b", 1).status, 200);
     }
     // One that takes no writes, for a while; as one that has become another's standby.
+    let admin = server.named("postgres");
     let read_only = |on: &str| {
-        database.sql(&format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", database.name)).unwrap();
-        let cut =
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'keygate signer'";
-        database.sql(cut).unwrap();
+        admin.sql(&format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", database.name)).unwrap();
     };
     read_only("on");
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'keygate signer'";
+    admin.sql(cut).unwrap();
     assert_problem(&pay("c", 2), 503, "ledger-unavailable");
-    // By hand, against the default.
-    let sql = format!(
-        "SET default_transaction_read_only = off; ALTER DATABASE {} SET default_transaction_read_only = off",
-        database.name
-    );
-    let admin = server.tool("psql").args(["-d", "postgres", "-c", sql.split_once("; ").unwrap().1]).output().unwrap();
-    assert!(admin.status.success(), "{}", String::from_utf8_lossy(&admin.stderr));
+    read_only("off");
     wait_until(SOON, "it signs again", || (pay("c", 2).status == 200).then_some(()));
     fleet.verify();
 }
@@ -158,8 +152,11 @@ fn what_cannot_be_a_ledger_is_refused_and_says_why() {
     let done = with(&ledger(&url, ""), PASSWORD).run(["audit", "verify", "-c", "keygate.toml"]);
     assert_eq!(done.code, 2, "{}", done.output());
     let empty = server.database();
-    let done = with(&ledger(&url.replace(&database.name, &empty.name), ""), PASSWORD).run(["audit", "verify"]);
+    let new = with(&ledger(&url.replace(&database.name, &empty.name), ""), PASSWORD);
+    let done = new.run(["audit", "verify"]);
     assert!(done.code == 2 && done.output().contains("no ledger"), "{}", done.output());
+    let doctor = new.run(["signer", "doctor"]).output();
+    assert!(doctor.contains("the first start makes it") && !doctor.contains(PASSWORD), "{doctor}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::Findings;
 use crate::key::Key;
-use crate::ledger::{APPLICATION, NEWEST, Trail};
+use crate::ledger::{APPLICATION, LedgerError, NEWEST, OpenError, Trail};
 
 /// Below this, the ledger is full soon: a transaction takes about a kilobyte.
 const LITTLE_SPACE: u64 = 1 << 30;
@@ -29,6 +29,10 @@ pub(super) async fn local_key(name: &str, config: &KeyConfig, allow_local: bool,
     findings.warn(&check, found, "for money, keep the key in KMS");
 }
 
+/// What a ledger that is not there may mean.
+const NO_LEDGER: &str =
+    "if a signer ran with these keys before, restore its ledger: without it, what was signed is signed again";
+
 pub(super) fn ledger(config: &Signer, findings: &mut Findings) {
     let path = match &config.ledger.value {
         LedgerConfig::Sqlite(path) => path,
@@ -37,11 +41,13 @@ pub(super) fn ledger(config: &Signer, findings: &mut Findings) {
             let opened = std::thread::scope(|scope| scope.spawn(|| Trail::open(&config.ledger.value).map(drop)).join());
             let opened = match opened {
                 Ok(Ok(())) => return findings.ok("ledger", format!("{server}: it answers, and is of this version")),
+                Ok(Err(OpenError { error: LedgerError::Missing, .. })) => {
+                    return findings.warn("ledger", format!("{server}: the first start makes it"), NO_LEDGER);
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("{server}: it could not be asked"),
             };
-            let fix = "see that the server can be reached, and that its user may use the database; the first start makes \
-                       the tables";
+            let fix = "see that the server can be reached, and that its user may use the database";
             return findings.fail("ledger", opened, fix);
         }
     };
@@ -69,11 +75,7 @@ pub(super) fn ledger(config: &Signer, findings: &mut Findings) {
             ),
         }
     } else {
-        findings.warn(
-            "ledger",
-            format!("{shown} is not there: the first start makes it"),
-            "if a signer ran with these keys before, restore its ledger: without it, what was signed is signed again",
-        );
+        findings.warn("ledger", format!("{shown} is not there: the first start makes it"), NO_LEDGER);
     }
     match rustix::fs::statvfs(folder) {
         Ok(stat) => {

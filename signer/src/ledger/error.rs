@@ -23,6 +23,9 @@ pub enum LedgerError {
     /// The file is no ledger, is damaged, or was written by a newer keygate.
     #[error("the ledger is not usable: {0}")]
     Unusable(String),
+    /// The database is there, and no ledger in it.
+    #[error("there is no ledger in this database")]
+    Missing,
     /// The reservation is not there any more.
     #[error("the ledger does not hold this reservation")]
     NotReserved,

@@ -64,7 +64,7 @@ impl Postgres {
         match found {
             Some(version) if version == MIGRATIONS.len() => Ok(database),
             Some(version) => Err(unknown(version)),
-            None => Err(LedgerError::Unusable("there is no ledger in this database".into())),
+            None => Err(LedgerError::Missing),
         }
     }
 
