@@ -96,6 +96,7 @@ fn needs_restart(old: &keygate_config::Signer, new: &keygate_config::Signer) -> 
         ("listen", old.listen.as_slice() != new.listen.as_slice()),
         ("ledger", old.ledger != new.ledger),
         ("keys", old.keys != new.keys),
+        ("chains (whose names and ids are taken over, and nodes are not)", old.chains != new.chains),
         ("allow_local_keys", old.allow_local_keys != new.allow_local_keys),
         ("user", old.user != new.user),
     ];
@@ -124,6 +125,8 @@ mod tests {
         assert_eq!(named("sqlite:l", "sqlite:m"), ["ledger"]);
         assert_eq!(named("path = \"a\"", "path = \"b\""), ["keys"]);
         assert_eq!(named("[signer.keys]", "user = \"nobody\"\n[signer.keys]"), ["user"]);
+        let chain = "[signer.chains]\nbase = { id = 8453 }\n[signer.keys]";
+        assert_eq!(named("[signer.keys]", chain).len(), 1);
         assert!(named("[signer.keys]", "[signer.callers]\nx = { uid = 1, keys = [] }\n[signer.keys]").is_empty());
     }
 }

@@ -485,7 +485,7 @@ impl Signing {
             };
             // Its nonce and what it counts are reserved: this only asks whether it may still be signed.
             let (numbering, send, counted) = (Numbering::Replacing(reserved.nonce), false, true);
-            let nothing = tx.to() == Some(address) && tx.value().is_zero() && tx.data().is_empty();
+            let nothing = tx.does_nothing(address);
             let purpose = if nothing { Purpose::Nothing } else { Purpose::Call };
             failpoint("finishing");
             let prepared = Prepared { tx, numbering, purpose, send, counted, digest };

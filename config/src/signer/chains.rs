@@ -14,7 +14,7 @@ use crate::place::At;
 use crate::units::Period;
 
 /// A chain that may be signed for.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
     /// EIP-155 chain id.

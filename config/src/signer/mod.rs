@@ -85,7 +85,7 @@ pub struct Signer {
 }
 
 /// One value, or a list of them.
-#[derive(Debug, Clone, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
 #[schemars(untagged)]
 pub enum OneOrMany<T> {
     /// One.

@@ -237,6 +237,13 @@ impl Transaction {
         list.iter().map(|signed| signed.inner().address)
     }
 
+    /// Whether it takes a nonce of this sender's, and does nothing else: it gives nobody's account code, either.
+    #[must_use]
+    pub fn does_nothing(&self, sender: Address) -> bool {
+        let calls = self.to() != Some(sender) || !self.value().is_zero() || !self.data().is_empty();
+        !calls && self.delegates().next().is_none()
+    }
+
     /// Takes what goes with the transaction and is not signed.
     pub fn take_sidecar(&mut self) -> Option<Sidecar> {
         self.sidecar.take()

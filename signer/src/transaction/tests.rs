@@ -463,3 +463,15 @@ const TYPE_2: &str = "02f8758189078506fc23ac008506fc23ac008252089435353535353535
 const TYPE_2_LIST: &str = "02f8e88189078506fc23ac008506fc23ac00825208943535353535353535353535353535353535353535880de0b6b3a764000080f872f859941111111111111111111111111111111111111111f842a00000000000000000000000000000000000000000000000000000000000000001a000000000000000000000000000000000000000000000000000000000000000ffd6942222222222222222222222222222222222222222c001a0a12829ec5464a909fee21e31ccf263cb06520c6880de315803c60e1048ff7113a00dc07bea42cbf4802b8ccb3d0ab4a082796be711f56db344e37fdd0019e933d6";
 const TYPE_2_CREATION: &str = "02f85e8189808506fc23ac008506fc23ac008252088080856001600055c080a0b694205da5f94b08ce52c6810b033794f76714fd682d78fc3830ce62510fc4c1a065a5123677c1f63ed3af168e6f647b64ead2d7fb263072ce3ba787f93f81717b";
 const TYPE_0_WIDE: &str = "f873098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a764000080871ffffffffffffba0075663026fd8bc6b900955567a2380ddaf77109319e4099bba2ae26b457928e5a07257aa414ac39402c9a994f5941ba52aa56ebf18dd3e96fcf69964be05803baa";
+
+#[test]
+fn what_gives_an_account_code_does_something() {
+    let sender = Address::repeat_byte(0x11);
+    let mut body = json!({"chainId": "137", "type": 2, "to": sender.to_checksum(None), "value": "0", "data": "0x",
+                          "gas": "21000", "maxFeePerGas": "16", "maxPriorityFeePerGas": "16"});
+    let nothing = |body: &Value| Transaction::from_body(&body.to_string()).unwrap().does_nothing(sender);
+    assert!(nothing(&body));
+    let delegate = crate::authorization::tests::authorization(U256::from(137), sender, 7, 0x46);
+    (body["type"], body["authorizationList"]) = (json!(4), json!([delegate]));
+    assert!(!nothing(&body));
+}
