@@ -29,6 +29,8 @@ mod lock;
 pub mod message;
 mod metrics;
 pub mod policy;
+mod prepared;
+mod refusal;
 mod reload;
 mod sending;
 pub mod signature;

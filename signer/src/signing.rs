@@ -10,7 +10,6 @@ use std::time::{Instant, SystemTime};
 
 use alloy_primitives::{Address, B256, keccak256};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::api::callers::Callers;
 use crate::chain::node::Moment;
@@ -19,15 +18,21 @@ use crate::in_flight::InFlight;
 use crate::key::{Key, KeyError};
 use crate::ledger::audit::Event;
 use crate::ledger::{
-    self, Begun, Exposed, Exposure, Held, Ledger, LedgerError, Nonce, Record, Request, RequestId, Reservation,
-    Reserved, Signed, Unfinished,
+    self, Begun, Exposed, Exposure, Ledger, LedgerError, Nonce, Record, Request, RequestId, Reservation, Reserved,
+    Signed, Unfinished,
 };
 use crate::metrics::Metrics;
-use crate::policy::{self, Allowed, Denied, Policy, Rates, TooOften};
+use crate::policy::{self, Allowed, Denied, Policy, Rates};
 use crate::sending::Post;
 use crate::signature::Signature;
 use crate::statement::Statement;
-use crate::transaction::{EncodersDisagree, NotBlobs, Transaction};
+use crate::transaction::Transaction;
+
+/// A transaction that is denied is kept up to this size, in bytes of JSON.
+const MOST_KEPT: usize = 4096;
+
+pub(crate) use crate::prepared::{Numbering, Prepared, Purpose, asked_digest};
+pub(crate) use crate::refusal::Refusal;
 
 /// What signing takes.
 #[derive(Debug)]
@@ -57,128 +62,6 @@ pub(crate) struct Said {
     pub(crate) signature: Signature,
     pub(crate) digest: B256,
     pub(crate) address: Address,
-}
-
-/// A transaction that both encoders write alike, and what says whether a request is the same.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) tx: Transaction,
-    pub(crate) numbering: Numbering,
-    pub(crate) purpose: Purpose,
-    /// Whether it is to be sent, once it is signed.
-    pub(crate) send: bool,
-    /// Whether it was counted against its caller's rate before.
-    pub(crate) counted: bool,
-    pub(crate) digest: [u8; 32],
-}
-
-/// How a transaction comes by its nonce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Numbering {
-    /// The caller gives it.
-    Given(u64),
-    /// It is chosen when the request is reserved.
-    Chosen,
-    /// It is one that others wait behind.
-    Gap(u64),
-    /// It is that of the transaction that this one replaces.
-    Replacing(u64),
-}
-
-/// What a transaction is for, which says how it is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// To do what it says.
-    Call,
-    /// To take a nonce, and do nothing.
-    Nothing,
-    /// To do what another with its nonce would do, sooner: one of both is mined, and it is counted already.
-    Again,
-}
-
-/// Why there is no signature.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error(transparent)]
-    Encoders(#[from] EncodersDisagree),
-    #[error(transparent)]
-    Sidecar(#[from] NotBlobs),
-    #[error("this idempotency key was used for another request")]
-    Conflict,
-    #[error("too many wait for this idempotency key's request, which is under way")]
-    Crowded,
-    #[error("nobody waits for it any more: it was dropped before it was reserved")]
-    Abandoned,
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error("it is held until somebody else approves it: {}", .0.rule)]
-    Held(Box<Held>),
-    #[error("the nonce is missing, and nobody here knows which comes next")]
-    NoNonce,
-    #[error("the chain has no rpc in the file, to which it could be sent")]
-    NoRpc,
-    #[error("blobs are not kept here, without which it cannot be sent again: have it signed, and send it with them")]
-    BlobsNotKept,
-    #[error("the chain does not answer: {0}")]
-    Chain(String),
-    #[error("{}", .0.denied)]
-    TooOften(TooOften),
-    #[error(
-        "the clock is {0} seconds behind what was counted last for a limit: it is wrong now, or was then; how to go on \
-         is in docs/signer.md, under \"When the clock was wrong\""
-    )]
-    ClockBehind(u64),
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-impl Refusal {
-    /// A short name, for metrics.
-    pub(crate) fn outcome(&self) -> &'static str {
-        match self {
-            Self::Encoders(_) => "encoders-disagree",
-            Self::Sidecar(_) => "sidecar",
-            Self::Conflict => "conflict",
-            Self::Crowded => "crowded",
-            Self::Abandoned => "abandoned",
-            Self::Denied(_) | Self::TooOften(_) => "denied",
-            Self::Held(_) => "held",
-            Self::NoNonce => "no-nonce",
-            Self::NoRpc => "no-rpc",
-            Self::BlobsNotKept => "blobs-not-kept",
-            Self::Chain(_) => "chain",
-            Self::ClockBehind(_) => "clock-behind",
-            Self::Key(error) => error.kind(),
-            Self::Ledger(_) => "ledger",
-        }
-    }
-}
-
-impl Prepared {
-    /// Has both encoders write it. What goes with it and is not signed is told apart by `sidecar`.
-    pub(crate) fn new(
-        key: &Key,
-        tx: Transaction,
-        nonce: Option<u64>,
-        sidecar: Option<[u8; 32]>,
-    ) -> Result<Self, Refusal> {
-        let digest = request_digest(key.address(), &tx.signing_bytes()?, nonce.is_some(), sidecar);
-        let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
-        Ok(Self { tx, numbering, purpose: Purpose::Call, send: false, counted: false, digest })
-    }
-
-    /// The same request, whatever `tx` was filled with: this [`asked_digest`] says what the caller asked for.
-    pub(crate) fn asked(self, digest: [u8; 32]) -> Self {
-        Self { digest, ..self }
-    }
-
-    /// To be sent, which is another request than to be signed.
-    pub(crate) fn sent(self) -> Self {
-        let digest = Sha256::new().chain_update(b"keygate send\0").chain_update(self.digest).finalize().into();
-        Self { send: true, digest, ..self }
-    }
 }
 
 impl Signing {
@@ -261,17 +144,8 @@ impl Signing {
         let (policy, allowed) = match judged {
             Ok(judged) => judged,
             Err(denied) => {
-                let RequestId { caller, idempotency_key, .. } = &id;
-                self.note_denied(
-                    key,
-                    caller,
-                    &denied,
-                    json!({
-                        "idempotencyKey": idempotency_key, "digest": hex::encode(digest), "transaction": tx.body(),
-                    }),
-                )
-                .await;
-                return Err(self.denied(denied));
+                // What was reserved before was denied then, if it was, and is looked at again and again.
+                return Err(if counted { self.denied(denied) } else { self.deny(key, &id, &tx, denied).await });
             }
         };
         if !counted {
@@ -539,7 +413,12 @@ impl Signing {
 
     /// Writes down that a request was denied before it came to be signed.
     pub(crate) async fn deny(&self, key: &Key, id: &RequestId, tx: &Transaction, denied: Denied) -> Refusal {
-        let detail = json!({ "idempotencyKey": id.idempotency_key, "transaction": tx.body() });
+        let body = tx.body();
+        // Nobody fills the disk by being denied.
+        let detail = match body.len() {
+            ..=MOST_KEPT => json!({ "idempotencyKey": id.idempotency_key, "transaction": body }),
+            bytes => json!({ "idempotencyKey": id.idempotency_key, "transactionBytes": bytes }),
+        };
         self.note_denied(key, &id.caller, &denied, detail).await;
         self.denied(denied)
     }
@@ -555,34 +434,8 @@ impl Signing {
     }
 }
 
-/// What says whether two requests are the same, where it is what the caller `asked` for: what it left out, and was filled
-/// here, is none of it. To have it sent is another request than to have it signed.
-pub(crate) fn asked_digest(address: Address, asked: &[u8], send: bool) -> [u8; 32] {
-    let what: &[u8] = if send { b"keygate asked to send\0" } else { b"keygate asked\0" };
-    Sha256::new().chain_update(what).chain_update(address).chain_update(asked).finalize().into()
-}
-
 /// A transaction as it was reserved, or approved.
 fn reserved(body: &str) -> Result<Transaction, LedgerError> {
     Transaction::from_body(body)
         .map_err(|error| LedgerError::Unusable(format!("what is reserved there is no transaction: {error}")))
-}
-
-/// What says whether two requests are the same: the signing bytes hold every field of a transaction, and the address
-/// says by whom it is signed, should the file give a key's name to another key. A nonce that is chosen here is none of
-/// the request's. A sidecar is no field, and another one makes another request.
-fn request_digest(address: Address, signing_bytes: &[u8], numbered: bool, sidecar: Option<[u8; 32]>) -> [u8; 32] {
-    let what: &[u8] = match (numbered, &sidecar) {
-        (true, None) => b"keygate transaction\0",
-        (true, Some(_)) => b"keygate transaction with sidecar\0",
-        (false, None) => b"keygate transaction without nonce\0",
-        (false, Some(_)) => b"keygate transaction with sidecar, without nonce\0",
-    };
-    Sha256::new()
-        .chain_update(what)
-        .chain_update(sidecar.as_ref().map_or(&[][..], <[u8; 32]>::as_slice))
-        .chain_update(address)
-        .chain_update(signing_bytes)
-        .finalize()
-        .into()
 }

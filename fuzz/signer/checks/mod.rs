@@ -6,8 +6,8 @@ mod signature;
 mod transaction;
 mod typed_data;
 
-pub use calldata::calldata;
 pub use crate::signer::api::json_rpc::checks::json_rpc;
+pub use calldata::calldata;
 pub use signature::signature;
 pub use transaction::transaction;
 pub use typed_data::typed_data;
