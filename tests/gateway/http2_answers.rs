@@ -331,6 +331,8 @@ fn targets_of_any_size_and_form_are_asked_for() {
         client.send(format!("GET /0?{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(70_000)));
         assert_eq!(client.reply().status, 502);
     }
+    // Which it may not have seen yet when the client is answered.
+    wait_until(SOON, "the connection", || (!origins[0].received().is_empty()).then_some(()));
     assert_eq!(origins[0].received().len(), 1);
     edge.keygate.sigterm();
     // Connections to servers are not waited for.
