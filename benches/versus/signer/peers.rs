@@ -188,7 +188,7 @@ fn keygate(kms: &Kms, disk: &Path) -> String {
         listen = "unix:signer.sock"
         ledger = "sqlite:{}"
         [signer.keys.hot-wallet]
-        kms = {{ key_id = "{arn}", endpoint = "{url}" }}
+        kms = {{ key_id = "{arn}", endpoint = "{url}", rate = 10000, queue = 10000 }}
         address = "{key}"
         [signer.chains.polygon]
         id = {CHAIN}
