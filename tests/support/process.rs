@@ -217,7 +217,7 @@ pub fn run(command: &mut Command, stdin: &[u8]) -> Finished {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {program}: {error} (run tests/run)"));
     leash('+', child.id());
-    let status = wait_until(Duration::from_secs(60), &format!("{program} ends"), || {
+    let status = wait_until(Duration::from_secs(180), &format!("{program} ends"), || {
         child.try_wait().expect("a child to wait for")
     });
     leash('-', child.id());
