@@ -14,7 +14,7 @@ use k256::ecdsa::{RecoveryId, Signature, SigningKey, VerifyingKey};
 use keygate_config::Source;
 use keygate_signer::key::PublicKey;
 use keygate_signer::key::local::Local;
-use keygate_signer::policy::{Policy, judge, judge_daily};
+use keygate_signer::policy::{Asset, Policy, Window, judge, judge_window};
 use keygate_signer::signature::assemble;
 use keygate_signer::transaction::Transaction;
 use sha2::{Digest, Sha256};
@@ -159,9 +159,11 @@ fn policy(c: &mut Criterion) {
     let other = Transaction::parse(other.as_bytes()).expect("the request is right");
     assert!(judge(&policy, &other, now).is_err());
     group.bench_function("payment, denied", |b| b.iter(|| judge(black_box(&policy), black_box(&other), now)));
-    let (limit, value) = (policy.daily_value, Transaction::parse(legacy.as_bytes()).expect("it is right").value());
+    let value = Transaction::parse(legacy.as_bytes()).expect("it is right").value();
+    let period = std::time::Duration::from_secs(24 * 60 * 60);
+    let day = Window { rule: "daily_value", period, max: policy.daily_value.expect("the policy has one") };
     group.bench_function("daily value", |b| {
-        b.iter(|| judge_daily(black_box(limit), black_box(value), black_box(value)))
+        b.iter(|| judge_window(Asset::Native, black_box(&day), black_box(value), black_box(value)))
     });
     group.finish();
 }

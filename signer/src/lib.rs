@@ -16,6 +16,7 @@ mod api;
 pub mod authorization;
 pub mod chain;
 mod check_policy;
+mod client_tls;
 pub mod doctor;
 mod failpoint;
 mod gauges;

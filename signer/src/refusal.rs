@@ -1,5 +1,6 @@
 //! Why there is no signature.
 
+use crate::chain::rpc::RpcError;
 use crate::key::KeyError;
 use crate::ledger::{Held, LedgerError};
 use crate::policy::{Denied, TooOften};
@@ -41,6 +42,12 @@ pub(crate) enum Refusal {
     Key(#[from] KeyError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl From<RpcError> for Refusal {
+    fn from(error: RpcError) -> Self {
+        Self::Chain(error.to_string())
+    }
 }
 
 impl Refusal {

@@ -4,7 +4,7 @@
 //! same: to send the same bytes again does no harm.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy_primitives::Address;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use crate::chain::rpc::{Rpc, RpcError};
 use crate::chain::track::{Seen, Step, Tracked, step};
 use crate::chain::{Chain, Chains};
 use crate::failpoint::failpoint;
-use crate::ledger::{Ledger, LedgerError, Progress, RequestId, Sending, State};
+use crate::ledger::{Ledger, LedgerError, Progress, RequestId, Sending, State, millis, moment};
 use crate::metrics::Metrics;
 use crate::signing::Answer;
 
@@ -308,13 +308,4 @@ fn told(chain: &Chain, sending: &Sending, next: &Progress) {
     } else if next.state != before.state {
         tracing::info!(chain, caller, key, idempotency_key = name, %hash, nonce, state, block, "under way");
     }
-}
-
-fn moment(millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
-}
-
-fn millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

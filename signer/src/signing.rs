@@ -206,13 +206,11 @@ impl Signing {
             Numbering::Replacing(nonce) => Nonce::Replacing { nonce, most },
             Numbering::Gap(nonce) => {
                 let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoRpc)?;
-                let count = rpc.transaction_count(key.address(), Moment::Pending).await;
-                Nonce::Gap { nonce, at_least: count.map_err(|error| Refusal::Chain(error.to_string()))? }
+                Nonce::Gap { nonce, at_least: rpc.transaction_count(key.address(), Moment::Pending).await? }
             }
             Numbering::Chosen => {
                 let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoNonce)?;
-                let count = self.post.count(rpc, chain_id, key.address()).await;
-                Nonce::Managed { at_least: count.map_err(|error| Refusal::Chain(error.to_string()))? }
+                Nonce::Managed { at_least: self.post.count(rpc, chain_id, key.address()).await? }
             }
         })
     }

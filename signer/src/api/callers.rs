@@ -174,6 +174,11 @@ impl Caller {
         self.keys.iter().any(|name| name == key)
     }
 
+    /// Whether its policy allows this chain.
+    pub(crate) fn may_use_chain(&self, id: u64) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.chains.contains(&id))
+    }
+
     pub(crate) fn policy_name(&self) -> Option<&str> {
         self.policy.as_ref().map(|policy| policy.name.as_str())
     }

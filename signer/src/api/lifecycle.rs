@@ -52,7 +52,7 @@ pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, re
         let (key, chain) = key_and(path);
         let key = key_of(&api.signing, &caller, key)?;
         let (chain, rpc) = chain_of(&api, &caller, &chain)?;
-        let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(unanswered) };
+        let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(Refusal::from) };
         let (latest, pending) = (ask(Moment::Latest).await?, ask(Moment::Pending).await?);
         let known = api.signing.ledger.nonces(key.address(), chain.id, pending).await.map_err(Refusal::Ledger)?;
         Ok(json_body(&json!({
@@ -247,8 +247,8 @@ impl Offer {
 
     /// What to offer: as the market is, and an eighth more than what is to be replaced, unless the caller says otherwise.
     async fn fees(&self, rpc: &Rpc, before: Option<&Transaction>) -> Result<Fees, Problem> {
-        let latest = rpc.latest_block().await.map_err(unanswered)?;
-        let market = rpc.market(latest).await.map_err(unanswered)?;
+        let latest = rpc.latest_block().await.map_err(Refusal::from)?;
+        let market = rpc.market(latest).await.map_err(Refusal::from)?;
         let bumped = |fee: u128| fee.saturating_mul(BUMP.0).div_ceil(BUMP.1).saturating_add(1);
         let old = before.map(|tx| (bumped(tx.max_gas_price()), bumped(tx.max_priority_fee())));
         let legacy = before.is_some_and(|tx| !tx.has_priority_fee());
@@ -285,8 +285,7 @@ fn action(body: &[u8]) -> Result<(bool, Offer), FieldError> {
 
 /// The chain of this name, and its nodes, if the caller's policy allows it.
 fn chain_of<'a>(api: &'a Api, caller: &Caller, name: &str) -> Result<(&'a Chain, &'a Rpc), Problem> {
-    let allowed = |chain: &&Chain| caller.policy.as_ref().is_some_and(|policy| policy.chains.contains(&chain.id));
-    let chain = api.signing.post.chains.named(name).filter(allowed);
+    let chain = api.signing.post.chains.named(name).filter(|chain| caller.may_use_chain(chain.id));
     let chain = chain.ok_or_else(|| Problem::not_found("the caller's policy allows no chain of this name"))?;
     Ok((chain, chain.rpc.as_ref().ok_or(Refusal::NoRpc)?))
 }
@@ -300,8 +299,4 @@ fn key_and<T: Default>(path: KeyAnd<T>) -> (Result<String, PathRejection>, T) {
 
 fn invalid(error: FieldError) -> Problem {
     Problem::invalid("invalid-transaction", "The transaction is not valid", error)
-}
-
-fn unanswered(error: crate::chain::rpc::RpcError) -> Problem {
-    Refusal::Chain(error.to_string()).into()
 }

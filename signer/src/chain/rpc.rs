@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,9 +16,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use keygate_config::RpcUrl;
 use parking_lot::Mutex;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::client_tls::client_tls;
 
 /// A connection to a node must be there within this time, TLS not counted.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,12 +53,7 @@ impl Client {
         if tls {
             roots.add_parsable_certificates(keygate_config::files::system_authorities()?);
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = client_tls(roots).map_err(|error| error.to_string())?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));

@@ -162,7 +162,7 @@ pub(super) fn tokens(config: &Signer, findings: &mut Findings) {
     for (name, caller) in &config.callers {
         let check = format!("caller {name}");
         let Some(path) = &caller.token_file else { continue };
-        match (keygate_config::files::load_token(path), keygate_config::files::exposed_token(path)) {
+        match (keygate_config::load_tokens(path), keygate_config::files::exposed_token(path)) {
             (Err(why), _) => findings.fail(&check, why, "write a token there, and chmod 600 it"),
             (Ok(_), Some(why)) => findings.warn(&check, why, "make a new token, and chmod 600 its file"),
             (Ok(_), None) => findings.ok(&check, format!("token in {}", path.display())),

@@ -402,7 +402,13 @@ impl Running {
     }
 }
 
-fn millis(time: SystemTime) -> i64 {
+/// A time as the ledger has it: milliseconds since 1970.
+pub(crate) fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A time of the ledger's.
+pub(crate) fn moment(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }

@@ -26,20 +26,20 @@ pub struct Nonces {
     pub signed: Option<u64>,
 }
 
-/// The nonce that a request gets, and whether it is chosen here.
-pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64, bool), Denied>, LedgerError> {
+/// The nonce that a request gets.
+pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<u64, Denied>, LedgerError> {
     let (address, chain_id) = (request.id.address, request.chain_id);
     match request.nonce {
         Nonce::Given { nonce, most } => {
             let there = of(db, address, chain_id, nonce)?;
             // Somebody has it now: it is chosen for nobody else.
             take(db, address, chain_id, nonce)?;
-            Ok(room(nonce, there.len(), most).map(|()| (nonce, false)))
+            Ok(room(nonce, there.len(), most).map(|()| nonce))
         }
-        Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(|nonce| Ok((nonce, true))),
+        Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(Ok),
         Nonce::Replacing { nonce, most } => match of(db, address, chain_id, nonce)?.len() {
             0 => Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace"))),
-            there => Ok(room(nonce, there, most).map(|()| (nonce, false))),
+            there => Ok(room(nonce, there, most).map(|()| nonce)),
         },
         Nonce::Gap { nonce, at_least } => {
             let next = known(db, address, chain_id)?.unwrap_or(0);
@@ -47,7 +47,7 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<(u64,
                 return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
             take(db, address, chain_id, nonce)?;
-            Ok(Ok((nonce, true)))
+            Ok(Ok(nonce))
         }
     }
 }

@@ -126,14 +126,14 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
         spends::insert(db, account, &entries, Some(id))?;
         return Ok(Begun::Pending(reserved(&found)));
     }
-    let (nonce, managed) = match nonces::choose(db, request)? {
+    let nonce = match nonces::choose(db, request)? {
         Ok(chosen) => chosen,
         Err(denied) => return Ok(Begun::Denied(denied)),
     };
     let inserted = db.first(
-        "INSERT INTO transactions (caller, key, address, idempotency_key, digest, chain_id, nonce, managed, send, body,
+        "INSERT INTO transactions (caller, key, address, idempotency_key, digest, chain_id, nonce, send, body,
                                    policy, value, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) RETURNING id",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) RETURNING id",
         values![
             &request.id.caller,
             &request.id.key,
@@ -142,7 +142,6 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
             request.digest,
             request.chain_id,
             nonce,
-            managed,
             request.send,
             approved.as_ref().unwrap_or(&request.body),
             &request.policy,

@@ -326,14 +326,6 @@ pub fn judge_typed_data(policy: &Policy, data: &TypedData, now: SystemTime) -> R
     }
 }
 
-/// Judges whether `value` more wei may be sent when `spent` were in the last 24 hours.
-///
-/// # Errors
-/// [`Denied`] by `daily_value`.
-pub fn judge_daily(limit: Option<U256>, spent: U256, value: U256) -> Result<(), Denied> {
-    limit.map_or(Ok(()), |max| judge_window(Asset::Native, &daily(max), spent, value))
-}
-
 fn judge_kind(policy: &Policy, kind: Signable, name: &str) -> Result<(), Denied> {
     if policy.sign.contains(&kind) { Ok(()) } else { Denied::new("sign", format!("the policy does not allow {name}")) }
 }

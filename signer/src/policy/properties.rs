@@ -7,7 +7,7 @@ use keygate_config::{Argument, Call, EthAddress};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::tests::{ALL, LISTED, NOW, STRANGER, TOKEN, erc20};
+use super::tests::{ALL, LISTED, NOW, STRANGER, TOKEN, erc20, judge_daily};
 use super::*;
 use crate::authorization::tests::authorization;
 

@@ -204,6 +204,11 @@ fn bytes_are_handed_on_by_functions_that_are_named() {
     }
 }
 
+/// Judges whether `value` more wei may be sent when `spent` were in the last 24 hours.
+pub(super) fn judge_daily(limit: Option<U256>, spent: U256, value: U256) -> Result<(), Denied> {
+    limit.map_or(Ok(()), |max| judge_window(Asset::Native, &daily(max), spent, value))
+}
+
 #[test]
 fn the_daily_limit_is_exact() {
     let judge = |limit: Option<u64>, spent: u64, value: u64| {

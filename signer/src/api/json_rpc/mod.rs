@@ -177,8 +177,7 @@ impl Asking<'_> {
     /// The chain that is asked about.
     fn chain(&self) -> Result<&Chain, Fault> {
         let chains = &self.api.signing.post.chains;
-        let allowed =
-            |chain: &&Chain| self.caller.policy.as_ref().is_some_and(|policy| policy.chains.contains(&chain.id));
+        let allowed = |chain: &&Chain| self.caller.may_use_chain(chain.id);
         match &self.chain {
             Some(name) => chains.named(name).filter(allowed).ok_or_else(|| {
                 Fault::new(NOT_FOUND, "the caller's policy allows no chain of the name that the path has")
@@ -264,8 +263,7 @@ impl Asking<'_> {
                 problem: "the path has another chain".into(),
             }));
         }
-        let allowed = self.caller.policy.as_ref().is_some_and(|policy| policy.chains.contains(&id));
-        Ok(self.api.signing.post.chains.by_id(id).filter(|_| allowed))
+        Ok(self.api.signing.post.chains.by_id(id).filter(|_| self.caller.may_use_chain(id)))
     }
 
     /// ethers, viem and web3.py give the message first, as it was specified; some give the address first.

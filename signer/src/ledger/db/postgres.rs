@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
+use keygate_config::files::system_authorities;
 use postgres::config::{Host, SslMode};
 use postgres::types::private::BytesMut;
 use postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
@@ -20,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Database, Row, Sql, Value};
+use crate::client_tls::client_tls;
 use crate::ledger::schema::postgres::MIGRATIONS;
 use crate::ledger::{LedgerError, audit};
 
@@ -332,9 +333,8 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig, LedgerError> {
                 roots.add(certificate.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
             }
         }
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+        // A server on this machine needs none.
+        None => drop(roots.add_parsable_certificates(system_authorities().unwrap_or_default())),
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Ok(config.map_err(|error| unusable(&error))?.with_root_certificates(roots).with_no_client_auth())
+    client_tls(roots).map_err(|error| unusable(&error))
 }

@@ -13,7 +13,6 @@ const TABLES: &str = "
         digest BYTEA NOT NULL CHECK (length(digest) = 32),
         chain_id BIGINT NOT NULL CHECK (chain_id > 0),
         nonce BIGINT NOT NULL,
-        managed BIGINT NOT NULL,
         send BIGINT NOT NULL,
         body TEXT,
         policy TEXT NOT NULL,
@@ -103,7 +102,7 @@ const TABLES: &str = "
     CREATE FUNCTION keygate_keeps() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'what was signed or audited neither changes nor goes'; END $$;
     CREATE TRIGGER signed_for_ever
-        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body, managed
+        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body
         ON transactions FOR EACH ROW WHEN (old.raw IS NOT NULL) EXECUTE FUNCTION keygate_keeps();
     CREATE TRIGGER signed_is_kept BEFORE DELETE ON transactions
         FOR EACH ROW WHEN (old.raw IS NOT NULL) EXECUTE FUNCTION keygate_keeps();

@@ -107,8 +107,8 @@ const STATEMENTS: &str = "CREATE TABLE statements (
 ///
 /// `total` is the running total of `amount` by policy, address, chain and asset, so that the spending of any window is
 /// one subtraction; 40 bytes, big-endian, which no sum of 32 bytes ever fills. `asset` is a token's address, or empty for
-/// the chain's own currency. `counted_at`, in milliseconds since 1970, never falls within an account. A nonce that is
-/// `managed` was chosen here; `body` is the transaction as JSON, without it. `gaps` are nonces that were reserved and
+/// the chain's own currency. `counted_at`, in milliseconds since 1970, never falls within an account. `body` is the
+/// transaction as JSON, without its nonce. `gaps` are nonces that were reserved and
 /// given back unused. What is to be sent to the chain is in `sends`. Each entry of `audit` has the SHA-256 of the one
 /// before it and of itself.
 const SPENDS: &str = "CREATE TABLE spends (
@@ -178,14 +178,13 @@ const SPENDS: &str = "CREATE TABLE spends (
 const REQUESTS: &str = "DROP INDEX spending;
     ALTER TABLE transactions DROP COLUMN total;
     ALTER TABLE transactions DROP COLUMN counted_at;
-    ALTER TABLE transactions ADD COLUMN managed INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE transactions ADD COLUMN send INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE transactions ADD COLUMN body TEXT;
     CREATE INDEX by_nonce ON transactions (address, chain_id, nonce);
     CREATE INDEX unfinished ON transactions (id) WHERE raw IS NULL;
     DROP TRIGGER signed_for_ever;
     CREATE TRIGGER signed_for_ever
-        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body, managed
+        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body
         ON transactions WHEN old.raw IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
 

@@ -90,9 +90,9 @@ async fn any_change_is_found(place: Place) {
     assert!(matches!(
         broken("UPDATE transactions SET raw = zeroblob(2), hash = zeroblob(32), signature = zeroblob(65), signed_at = 1;
                 INSERT INTO transactions (caller, key, idempotency_key, digest, chain_id, nonce, policy, value, created_at,
-                    signed_at, raw, hash, signature, address, managed, send, body)
+                    signed_at, raw, hash, signature, address, send, body)
                 SELECT caller, key, 'more', digest, chain_id, nonce, policy, value, created_at, signed_at, raw, hash,
-                    signature, address, managed, send, body FROM transactions LIMIT 1"),
+                    signature, address, send, body FROM transactions LIMIT 1"),
         Broken::Vanished { .. }
     ));
     // Nothing but what is kept elsewhere tells that the end was cut off, with all that it says.
