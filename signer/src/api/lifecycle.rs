@@ -188,7 +188,7 @@ async fn judged(
 ) -> Result<(), Problem> {
     match verdict {
         Ok(()) => Ok(()),
-        Err(denied) => Err(api.signing.deny(key, id, tx, denied).await.into()),
+        Err(denied) => Err(api.signing.refuse(key, id, tx, denied.into(), true).await.into()),
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
             return Ok(match &held.decision {
                 _ if held.digest != request.digest => Err(Begun::Conflict),
                 None if approval.is_none() => Ok(None),
-                None => Err(Begun::Held(held)),
+                None => Err(Begun::StillHeld(held)),
                 // Whose say it is no more, perhaps because they cannot be trusted, has said nothing.
                 Some(Decision { approved: true, by, .. })
                     if approval.as_ref().is_some_and(|approval| !approval.from.contains(by)) =>

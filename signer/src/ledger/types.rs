@@ -100,6 +100,8 @@ pub enum Begun {
     Abandoned,
     /// Somebody else must approve it first; nothing is reserved but its name.
     Held(Held),
+    /// The same request, held before, and nobody has decided.
+    StillHeld(Held),
     /// A limit says no; nothing is reserved.
     Denied(Denied),
     /// The clock is this much behind what was counted last for a window; nothing is reserved. It is wrong now, or was

@@ -39,6 +39,7 @@ pub use calls::CallRule;
 pub use keygate_config::Signable;
 pub use loosened::loosened;
 pub use permits::Permit;
+pub(crate) use rate::Limiter;
 pub use rate::{Rates, TooOften};
 pub use replacement::{Fees, Replacement, judge_replacement};
 pub use spend::{Allowed, Approval, Asset, Spend, Window, judge_window};

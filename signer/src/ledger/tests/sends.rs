@@ -54,7 +54,7 @@ async fn what_was_approved_is_what_is_signed() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
     let held = async |request| match open.ledger.begin(request).await.unwrap() {
-        Begun::Held(held) => held,
+        Begun::Held(held) | Begun::StillHeld(held) => held,
         other => panic!("{other:?}"),
     };
     let first = held(large("a", "{\"gas\":1}")).await;
@@ -88,7 +88,7 @@ async fn so_many_of_a_caller_wait_and_no_more() {
         assert!(matches!(open.ledger.begin(large(&i.to_string(), "{}")).await, Ok(Begun::Held(_))));
     }
     assert!(matches!(open.ledger.begin(large("more", "{}")).await, Ok(Begun::Denied(_))));
-    assert!(matches!(open.ledger.begin(large("7", "{}")).await, Ok(Begun::Held(_))), "this one waits already");
+    assert!(matches!(open.ledger.begin(large("7", "{}")).await, Ok(Begun::StillHeld(_))), "this one waits already");
     open.ledger.decide(1, [1; 32], "security".into(), false, at(NOW)).await.unwrap();
     assert!(matches!(open.ledger.begin(large("more", "{}")).await, Ok(Begun::Held(_))));
     open.close();
