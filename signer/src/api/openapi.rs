@@ -107,7 +107,9 @@ fn paths() -> Value {
             "operationId": "transaction", "summary": "What became of a request.",
             "parameters": [key, idempotency_key("path", "idempotency_key")],
             "responses": {
-                "200": answered("Pending or signed.", &json!({ "oneOf": [reference("PendingTransaction"), reference("SignedTransaction")] })),
+                "200": answered("Pending, signed, or held and never to be signed.", &json!({ "oneOf": [
+                    reference("PendingTransaction"), reference("SignedTransaction"), reference("HeldTransaction"),
+                ] })),
                 "202": held(),
                 "default": problem(),
             },
@@ -135,11 +137,18 @@ fn paths() -> Value {
                 "default": problem(),
             },
         } },
-        "/v1/approvals/{approval}": { "get": {
-            "operationId": "approval", "summary": "A request that is or was held: for who may approve it, and for who asked.",
-            "parameters": [approval],
-            "responses": { "200": answered("An approval.", &reference("Approval")), "default": problem() },
-        } },
+        "/v1/approvals/{approval}": {
+            "get": {
+                "operationId": "approval", "summary": "A request that is or was held: for who may approve it, and for who asked.",
+                "parameters": [approval],
+                "responses": { "200": answered("An approval.", &reference("Approval")), "default": problem() },
+            },
+            "delete": {
+                "operationId": "withdraw", "summary": "Who asked withdraws the request, for good.",
+                "parameters": [approval],
+                "responses": { "200": answered("Withdrawn.", &reference("Approval")), "default": problem() },
+            },
+        },
         "/v1/approvals/{approval}/decision": { "post": {
             "operationId": "decide", "summary": "Approves what has this digest, or rejects it, for good.",
             "parameters": [approval],
@@ -215,7 +224,7 @@ fn schemas() -> Value {
         },
         "HeldTransaction": {
             "type": "object", "required": ["state", "approval", "rule", "digest"],
-            "properties": { "state": { "const": "held" }, "approval": integer(), "rule": { "type": "string" }, "digest": hash() },
+            "properties": { "state": { "enum": ["held", "approved", "rejected", "withdrawn", "expired"] }, "approval": integer(), "rule": { "type": "string" }, "digest": hash() },
         },
         "Replacement": {
             "type": "object", "additionalProperties": false, "required": ["action"],
@@ -246,15 +255,16 @@ fn schemas() -> Value {
         "Approval": {
             "type": "object",
             "required": ["approval", "state", "caller", "key", "address", "idempotencyKey", "policy", "rule", "digest", "askedAt",
-                         "decision", "transaction"],
+                         "expiresAt", "decision", "transaction"],
             "properties": {
-                "approval": integer(), "state": { "enum": ["held", "decided"] },
+                "approval": integer(), "state": { "enum": ["held", "decided", "expired"] },
                 "caller": { "type": "string" }, "key": { "type": "string" }, "address": address(),
                 "idempotencyKey": { "type": "string" }, "policy": { "type": "string" }, "rule": { "type": "string" },
                 "digest": hash(), "askedAt": { "description": "Milliseconds since 1970.", "type": "integer" },
+                "expiresAt": { "description": "The same: if nobody has decided by then.", "type": "integer" },
                 "decision": {
                     "type": ["object", "null"], "required": ["decision", "by", "at"],
-                    "properties": { "decision": { "enum": ["approved", "rejected"] }, "by": { "type": "string" }, "at": { "type": "integer" } },
+                    "properties": { "decision": { "enum": ["approved", "rejected", "withdrawn"] }, "by": { "type": "string" }, "at": { "type": "integer" } },
                 },
                 "transaction": { "description": "What is signed, once it is approved; its nonce is chosen then.", "type": "object" },
             },
@@ -340,7 +350,7 @@ fn signed() -> Value {
 
 fn held() -> Value {
     json!({
-        "description": "Held until somebody else approves it; to be asked again then.",
+        "description": "Held until somebody else approves it, or approved; to be asked again then.",
         "headers": { "Location": { "description": "The approval.", "schema": { "type": "string" } } },
         "content": { "application/json": { "schema": reference("HeldTransaction") } },
     })

@@ -28,7 +28,7 @@ mod tokens;
 mod typed_data_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::{Address, U256};
 use keygate_config::units::Rate;
@@ -97,6 +97,8 @@ pub struct Policy {
     pub replacements: Option<Replacements>,
     /// Wei in one transaction above which somebody else must approve it; none does not ask.
     pub approval_above: Option<U256>,
+    /// What nobody has decided about within this time is expired.
+    pub approval_expires: Duration,
     /// Names of the callers who may approve; never the one who asked.
     pub approvers: BTreeSet<String>,
     /// Whether callers may say which nonce a transaction has, where keygate does.
@@ -138,6 +140,11 @@ impl Policy {
     #[must_use]
     pub fn may_approve(&self, approver: &str, caller: &str) -> bool {
         approver != caller && self.approvers.contains(approver)
+    }
+
+    /// Somebody must approve it, as this rule says.
+    fn approval(&self, rule: &'static str, detail: String) -> Approval {
+        Approval { rule, detail, from: self.approvers.clone(), expires_after: self.approval_expires }
     }
 
     /// Every window there is, with what it is of: `native`, or a token's name in the file.
@@ -207,16 +214,14 @@ fn native(policy: &Policy, amount: U256) -> Allowed {
         return Allowed::default();
     }
     let windows = policy.daily_value.map(daily).into_iter().chain(policy.windows.iter().cloned()).collect();
-    let approval = policy.approval_above.filter(|above| amount > *above).map(|above| Approval {
-        rule: "require_approval",
-        detail: format!("{amount} wei is above {above} wei: somebody else must approve it"),
-        from: policy.approvers.clone(),
+    let approval = policy.approval_above.filter(|above| amount > *above).map(|above| {
+        policy.approval("require_approval", format!("{amount} wei is above {above} wei: somebody else must approve it"))
     });
     Allowed { spends: vec![Spend { asset: Asset::Native, amount, windows }], approval }
 }
 
 fn daily(max: U256) -> Window {
-    Window { rule: "daily_value", period: std::time::Duration::from_secs(24 * 60 * 60), max }
+    Window { rule: "daily_value", period: Duration::from_secs(24 * 60 * 60), max }
 }
 
 fn judge_fees(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {

@@ -292,7 +292,7 @@ fn every_field_that_allows_more_is_named() {
     };
     let old = full(str::to_owned);
     assert_eq!(loosened(&old, &old), Vec::<String>::new());
-    let changes: [(Change, &str); 25] = [
+    let changes: [(Change, &str); 26] = [
         (|text| text.replace("[\"transaction\"]", "[\"message\"]"), "sign"),
         (|text| text.replace(&format!("to = [\"{TOKEN}\""), &format!("to = [\"{STRANGER}\", \"{TOKEN}\"")), "to"),
         (|text| text.replace("[\"f()\"]", "[\"f()\", \"h()\"]"), "functions"),
@@ -318,6 +318,7 @@ fn every_field_that_allows_more_is_named() {
         (|text| text.replace("18:00", "18:01"), "hours"),
         (|text| text.replace("max = 5, max_fee", "max_fee"), "replacements"),
         (|text| text.replace("above = \"5 wei\"", "above = \"6 wei\""), "require_approval"),
+        (|text| text.replace("above = \"5 wei\"", "above = \"5 wei\", expires_after = \"25h\""), "require_approval"),
         (|text| text.replace("allow_nonce = false", "allow_nonce = true"), "allow_nonce"),
         (|text| text.replace("creation = false", "creation = true"), "allow_contract_creation"),
         (|text| text.replace("max_amount = \"5\"", ""), "tokens.usd.max_amount"),
