@@ -131,10 +131,10 @@ impl Signing {
         let now = SystemTime::now();
         let judge = |tx: &Transaction| {
             let policy = policy.ok_or_else(Denied::no_policy)?;
-            let allowed = match purpose {
+            let allowed = match &purpose {
                 Purpose::Call => policy::judge(policy, tx, now)?,
                 Purpose::Nothing => policy::judge_nothing(policy, tx, now)?,
-                Purpose::Again => policy::judge(policy, tx, now).map(|_| Allowed::default())?,
+                Purpose::Again { approved_by } => policy::judge_again(policy, tx, approved_by, now)?,
             };
             self.may_give(policy, chain_id, numbering).map(|()| (policy, allowed))
         };

@@ -11,6 +11,11 @@ const AUDIT: &str = "a-token-of-somebody-else";
 
 /// A signer of whose payments above 1000 wei `security` approves, and `payments` may not.
 fn sender(anvil: &Anvil) -> (Sender, Keygate) {
+    sender_with(anvil, "")
+}
+
+/// With these lines in the policy.
+fn sender_with(anvil: &Anvil, policy: &str) -> (Sender, Keygate) {
     let more = "max_value = \"1 ether\"
         require_approval = { above = \"1000 wei\", from = [\"security\", \"payments\"] }
         [signer.callers.security]
@@ -20,7 +25,7 @@ fn sender(anvil: &Anvil) -> (Sender, Keygate) {
         token_file = \"secrets/audit.token\"
         keys = [\"hot-wallet\"]
         policy = \"payouts\"";
-    let sender = Sender::new(&anvil.url, PRIVATE_KEY, "confirmations = 1", more);
+    let sender = Sender::new(&anvil.url, PRIVATE_KEY, "confirmations = 1", &format!("{policy}\n{more}"));
     sender.home.secret("secrets/security.token", SECURITY);
     sender.home.secret("secrets/audit.token", AUDIT);
     anvil.fund(&sender.address);
@@ -281,4 +286,53 @@ fn clients_are_told_how_to_go_on() {
     );
     // Without the name, it is another request.
     assert_ne!(ask(&[])["error"]["data"]["approval"], *approval);
+}
+
+/// Nobody has approved what a replacement may cost, if no policy bounds it.
+#[test]
+fn a_replacement_is_held_as_a_first_request_is() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let (sender, _signer) = sender(&anvil);
+    let to = nobody(22);
+    let large = json!({ "to": to, "value": "1001" });
+    let first = held(&sender.send("a", &large));
+    ok(&decide(&sender, SECURITY, &first["approval"], "approve", &first["digest"]));
+    assert_eq!(ok(&sender.send("a", &large))["nonce"], 0);
+    let speed_up = json!({ "action": "speed-up" });
+    let faster = held(&sender.replace("a", "b", &speed_up));
+    assert_eq!(held(&sender.replace("a", "b", &speed_up)), faster, "it is one request");
+    let seen = ok(&get(&sender, SECURITY, &format!("/v1/approvals/{}", faster["approval"])));
+    assert_eq!((&seen["replaces"], &seen["transaction"]["value"]), (&json!(0), &json!("1001")), "{seen}");
+    ok(&decide(&sender, SECURITY, &faster["approval"], "approve", &faster["digest"]));
+    // What is signed is what was shown, though the chain's fees are others by now.
+    anvil.ask("anvil_setNextBlockBaseFeePerGas", &json!(["0x77359400"]));
+    let replaced = ok(&sender.replace("a", "b", &speed_up));
+    assert_eq!(replaced["nonce"], 0);
+    let sent = anvil.ask("eth_getTransactionByHash", &json!([replaced["hash"]]));
+    let fee = u128::from_str_radix(&sent["maxFeePerGas"].as_str().expect("hex")[2..], 16).expect("hex");
+    assert_eq!(seen["transaction"]["maxFeePerGas"], fee.to_string());
+    // To do nothing needs nobody.
+    assert_eq!(ok(&sender.replace("b", "c", &json!({ "action": "cancel" })))["nonce"], 0);
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("c", "confirmed");
+    assert_eq!(balance(&anvil, &to), 0);
+}
+
+#[test]
+fn what_was_approved_is_sped_up_within_the_policys_fees() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let (sender, _signer) = sender_with(&anvil, "max_fee = \"0.01 ether\"");
+    let to = nobody(23);
+    let large = json!({ "to": to, "value": "1001" });
+    let first = held(&sender.send("a", &large));
+    ok(&decide(&sender, SECURITY, &first["approval"], "approve", &first["digest"]));
+    assert_eq!(ok(&sender.send("a", &large))["nonce"], 0);
+    let speed_up = json!({ "action": "speed-up" });
+    assert_eq!(ok(&sender.replace("a", "b", &speed_up))["nonce"], 0);
+    assert_eq!(ok(&sender.replace("b", "c", &speed_up))["nonce"], 0);
+    let dear = json!({ "action": "speed-up", "maxFeePerGas": "500000000000", "maxPriorityFeePerGas": "500000000000" });
+    assert_eq!(assert_problem(&sender.replace("c", "d", &dear), 403, "policy-denied")["rule"], "max_fee");
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("c", "confirmed");
+    assert_eq!(balance(&anvil, &to), 1001);
 }

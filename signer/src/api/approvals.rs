@@ -156,7 +156,7 @@ fn shown(held: &Held, now: SystemTime) -> Value {
     let decision = held.decision.as_ref();
     let decision = decision.map(|said| json!({ "decision": standing.name(), "by": said.by, "at": said.at }));
     json!({
-        "approval": held.approval, "state": state, "expiresAt": held.expires_at,
+        "approval": held.approval, "state": state, "expiresAt": held.expires_at, "replaces": held.replaces,
         "caller": held.id.caller, "key": held.id.key, "address": held.id.address.to_checksum(None),
         "idempotencyKey": held.id.idempotency_key, "policy": held.policy, "rule": held.rule,
         "digest": format!("0x{}", hex::encode(held.digest)), "askedAt": held.asked_at, "decision": decision,

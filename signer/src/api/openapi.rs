@@ -72,6 +72,13 @@ fn paths() -> Value {
             "responses": { "200": signed(), "default": problem() },
         } })
     };
+    let mut replaces = signs(
+        "replaceTransaction",
+        "Signs and sends what takes a transaction's place: the same for more, or nothing.",
+        json!([key, idempotency_key("path", "idempotency_key"), idempotency_key("header", "Idempotency-Key")]),
+        "Replacement",
+    );
+    replaces["post"]["responses"]["202"] = held();
     json!({
         "/": rpc(json!([])),
         "/chains/{chain}": rpc(json!([chain])),
@@ -114,10 +121,7 @@ fn paths() -> Value {
                 "default": problem(),
             },
         } },
-        "/v1/keys/{key}/transactions/{idempotency_key}/replacements": signs(
-            "replaceTransaction", "Signs and sends what takes a transaction's place: the same for more, or nothing.",
-            json!([key, idempotency_key("path", "idempotency_key"), idempotency_key("header", "Idempotency-Key")]), "Replacement",
-        ),
+        "/v1/keys/{key}/transactions/{idempotency_key}/replacements": replaces,
         "/v1/keys/{key}/nonces/{chain}": { "get": {
             "operationId": "nonces", "summary": "What is known of a key's nonces on a chain: by its nodes, and here.",
             "parameters": [key, chain],
@@ -255,13 +259,14 @@ fn schemas() -> Value {
         "Approval": {
             "type": "object",
             "required": ["approval", "state", "caller", "key", "address", "idempotencyKey", "policy", "rule", "digest", "askedAt",
-                         "expiresAt", "decision", "transaction"],
+                         "expiresAt", "replaces", "decision", "transaction"],
             "properties": {
                 "approval": integer(), "state": { "enum": ["held", "decided", "expired"] },
                 "caller": { "type": "string" }, "key": { "type": "string" }, "address": address(),
                 "idempotencyKey": { "type": "string" }, "policy": { "type": "string" }, "rule": { "type": "string" },
                 "digest": hash(), "askedAt": { "description": "Milliseconds since 1970.", "type": "integer" },
                 "expiresAt": { "description": "The same: if nobody has decided by then.", "type": "integer" },
+                "replaces": { "description": "The nonce of the transaction that it is to replace: one of both is mined.", "type": ["integer", "null"] },
                 "decision": {
                     "type": ["object", "null"], "required": ["decision", "by", "at"],
                     "properties": { "decision": { "enum": ["approved", "rejected", "withdrawn"] }, "by": { "type": "string" }, "at": { "type": "integer" } },

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::db::{Row, Sql, values};
-use super::types::{Begun, Decided, Decision, Held, Request, RequestId, Standing};
+use super::types::{Begun, Decided, Decision, Held, Nonce, Request, RequestId, Standing};
 use super::{LedgerError, audit, millis};
 use crate::policy::{Approval, Denied};
 
@@ -30,7 +30,7 @@ const RULE: &str = "require_approval";
 
 const COLUMNS: &str =
     "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-            decided_by, approved, expires_at FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
+            decided_by, approved, expires_at, replaces FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
 
 /// What somebody has approved, which is what is signed, however else the same request would be filled now; or what keeps
 /// it from being signed. What was rejected or withdrawn, or is expired, is not signed either when it would need no approval
@@ -49,10 +49,14 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
         let detail = format!("{MOST} requests of this caller wait for approval already");
         return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
     }
+    let replaces = match request.nonce {
+        Nonce::Replacing { nonce, .. } => Some(nonce.cast_signed()),
+        Nonce::Given { .. } | Nonce::Managed { .. } | Nonce::Gap { .. } => None,
+    };
     db.execute(
         "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at,
-                                expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                expires_at, replaces)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         values![
             caller,
             key,
@@ -65,6 +69,7 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
             &request.body,
             millis(request.now),
             millis(request.now + approval.expires_after),
+            replaces,
         ],
     )?;
     let row = db.first(COLUMNS, name)?;
@@ -103,7 +108,7 @@ pub(super) fn undecided(db: &mut dyn Sql, now: SystemTime) -> Result<Vec<Held>, 
     let rows = db.query(
         waiting!(
             "id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-             decided_by, approved, expires_at",
+             decided_by, approved, expires_at, replaces",
             " ORDER BY id"
         ),
         values![millis(now)],
@@ -115,7 +120,7 @@ pub(super) fn undecided(db: &mut dyn Sql, now: SystemTime) -> Result<Vec<Held>, 
 pub(super) fn find(db: &mut dyn Sql, approval: u64) -> Result<Option<Held>, LedgerError> {
     let row = db.first(
         "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-                decided_by, approved, expires_at FROM approvals WHERE id = ?1",
+                decided_by, approved, expires_at, replaces FROM approvals WHERE id = ?1",
         values![approval],
     )?;
     row.map(|row| held(&row)).transpose()
@@ -173,6 +178,7 @@ fn held(row: &Row) -> Result<Held, LedgerError> {
         body: row.text(9)?,
         asked_at: row.int(10)?,
         expires_at: row.int(14)?,
+        replaces: row.maybe_int(15)?.map(i64::cast_unsigned),
         decision,
     })
 }

@@ -45,7 +45,7 @@ use self::writer::{Job, Writer, job};
 use crate::policy::Asset;
 
 pub use error::LedgerError;
-pub use nonces::Nonces;
+pub use nonces::{Nonces, WithNonce};
 pub(crate) use schema::sqlite::{APPLICATION, NEWEST};
 pub use sends::{Progress, Sending, State};
 pub use types::{
@@ -339,12 +339,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn with_nonce(
-        &self,
-        address: Address,
-        chain_id: u64,
-        nonce: u64,
-    ) -> Result<Vec<(Reservation, Option<String>)>, LedgerError> {
+    pub async fn with_nonce(&self, address: Address, chain_id: u64, nonce: u64) -> Result<Vec<WithNonce>, LedgerError> {
         self.ask(true, move |db| nonces::with(db, address, chain_id, nonce)).await
     }
 

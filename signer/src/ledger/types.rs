@@ -144,6 +144,8 @@ pub struct Held {
     pub rule: String,
     /// The transaction as JSON.
     pub body: String,
+    /// The nonce of the transaction that it is to replace, if it is to replace one.
+    pub replaces: Option<u64>,
     /// When it was asked for, in milliseconds since 1970.
     pub asked_at: i64,
     /// When it expires, if nobody has decided about it, in milliseconds since 1970.

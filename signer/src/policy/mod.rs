@@ -195,6 +195,23 @@ pub fn judge(policy: &Policy, tx: &Transaction, now: SystemTime) -> Result<Allow
     })
 }
 
+/// Judges a transaction that does what another with its nonce would do, for other fees, at a time. One of both is mined: it
+/// spends nothing more. It needs the approval that it would need if it were the first; who has approved the same call
+/// before, and may still, has given it, if the policy bounds what the fees may come to.
+///
+/// # Errors
+/// [`Denied`] by the first rule that says no.
+pub fn judge_again(
+    policy: &Policy,
+    tx: &Transaction,
+    approved_by: &BTreeSet<String>,
+    now: SystemTime,
+) -> Result<Allowed, Denied> {
+    let approval = judge(policy, tx, now)?.approval;
+    let given = |approval: &Approval| bounds_fees(policy) && !approval.from.is_disjoint(approved_by);
+    Ok(Allowed { spends: Vec::new(), approval: approval.filter(|approval| !given(approval)) })
+}
+
 /// Judges a transaction that sends nothing to its own sender, at a time: whom it pays, and what, is no question. It takes
 /// a nonce, and costs its fees.
 ///
@@ -246,6 +263,11 @@ fn judge_fees(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
     }
 }
 
+/// Whether fees may come to so much, and no more, without anybody being asked.
+fn bounds_fees(policy: &Policy) -> bool {
+    policy.max_fee.is_some() || (policy.max_gas.is_some() && policy.max_fee_per_gas.is_some())
+}
+
 /// Fees that a chain's nodes named come to this in all at most, in wei, where no policy says what is too much: 1 ether, as
 /// geth has it for what it sends (`--rpc.txfeecap`).
 const MOST_FILLED: U256 = U256::from_limbs([1_000_000_000_000_000_000, 0, 0, 0]);
@@ -256,8 +278,7 @@ const MOST_FILLED: U256 = U256::from_limbs([1_000_000_000_000_000_000, 0, 0, 0])
 /// # Errors
 /// [`Denied`] by `max_fee`, though the policy has none.
 pub fn judge_filled(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
-    let bounded = policy.max_fee.is_some() || (policy.max_gas.is_some() && policy.max_fee_per_gas.is_some());
-    if bounded || tx.max_fee().is_some_and(|fee| fee <= MOST_FILLED) {
+    if bounds_fees(policy) || tx.max_fee().is_some_and(|fee| fee <= MOST_FILLED) {
         return Ok(());
     }
     let fee = tx.max_fee().map_or_else(|| "beyond 256 bits".to_owned(), |fee| format!("of up to {fee} wei"));

@@ -4,7 +4,8 @@
 pub(in crate::ledger) const MIGRATIONS: [&str; 2] = [TABLES, EXPIRY];
 
 const EXPIRY: &str = "ALTER TABLE approvals ADD COLUMN expires_at BIGINT NOT NULL DEFAULT 0;
-    UPDATE approvals SET expires_at = asked_at + 86400000;";
+    UPDATE approvals SET expires_at = asked_at + 86400000;
+    ALTER TABLE approvals ADD COLUMN replaces BIGINT;";
 
 const TABLES: &str = "
     CREATE TABLE transactions (

@@ -190,9 +190,10 @@ const REQUESTS: &str = "DROP INDEX spending;
         BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
 
 /// What is held expires at `expires_at`, in milliseconds since 1970, if nobody decides about it. What was held before there
-/// was such a time has a day.
+/// was such a time has a day. `replaces` is the nonce of what it is to replace.
 const EXPIRY: &str = "ALTER TABLE approvals ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
-    UPDATE approvals SET expires_at = asked_at + 86400000;";
+    UPDATE approvals SET expires_at = asked_at + 86400000;
+    ALTER TABLE approvals ADD COLUMN replaces INTEGER;";
 
 fn spends(db: &Connection, _: &BTreeMap<String, Address>) -> Result<(), LedgerError> {
     db.execute_batch(SPENDS)?;
