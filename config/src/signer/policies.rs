@@ -58,7 +58,7 @@ pub struct Policy {
     pub max_fee_per_blob_gas: Option<Wei>,
     /// Most gas.
     pub max_gas: Option<u64>,
-    /// So many signatures for each caller, of whatever kind, and as many at once.
+    /// So many signatures for each caller, of whatever kind, and as many at once; each signer counts by itself.
     pub rate: Option<Rate>,
     /// When something may be signed, in UTC: `"Mon-Fri 08:00-18:00"`.
     pub hours: Option<At<Vec<Hours>>>,
