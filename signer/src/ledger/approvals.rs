@@ -1,6 +1,6 @@
 //! Requests that are held until a second identity approves them, who asked withdraws them, or they expire.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -11,6 +11,10 @@ use crate::policy::{Approval, Denied};
 
 /// So many requests of one caller wait: the list of all of them stays one that somebody reads.
 const MOST: i64 = 100;
+/// And so many are held in a day that nobody else has decided about: who asks and withdraws, or waits until it is expired, fills
+/// no disk.
+const MOST_A_DAY: i64 = 1000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Nobody has decided, it is not expired at the time ?1, and it was not signed since because it needs no approval any more.
 macro_rules! waiting {
@@ -47,6 +51,15 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
     let waiting = db.first(waiting!("count(*)", " AND a.caller = ?2"), values![millis(request.now), caller])?;
     if waiting.map(|row| row.int(0)).transpose()?.unwrap_or(0) >= MOST {
         let detail = format!("{MOST} requests of this caller wait for approval already");
+        return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
+    }
+    let today = db.first(
+        "SELECT count(*) FROM approvals WHERE caller = ?1 AND asked_at > ?2 AND (approved IS NULL OR decided_by = ?1)",
+        values![caller, millis(request.now.checked_sub(DAY).unwrap_or(UNIX_EPOCH))],
+    )?;
+    if today.map(|row| row.int(0)).transpose()?.unwrap_or(0) >= MOST_A_DAY {
+        let detail =
+            format!("{MOST_A_DAY} requests of this caller were held in 24 hours that nobody else decided about");
         return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
     }
     let replaces = match request.nonce {

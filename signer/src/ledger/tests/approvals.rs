@@ -102,6 +102,26 @@ async fn who_asks_may_withdraw_and_nothing_else(place: Place) {
 
 on_both!(what_nobody_decides_about_expires_for_ever, who_asks_may_withdraw_and_nothing_else);
 
+/// Who asks and withdraws, over and over, fills no disk.
+#[tokio::test]
+async fn so_many_are_withdrawn_in_a_day_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let ledger = &open.ledger;
+    for n in 0..1000 {
+        let one = held(ledger, of("payments", &n.to_string(), &["security"])).await;
+        ledger.decide(one.approval, one.digest, "payments".into(), false, at(NOW)).await.unwrap();
+    }
+    is_denied(ledger.begin(of("payments", "more", &["security"])).await, "24 hours");
+    held(ledger, of("others", "more", &["security"])).await;
+    // What somebody else decides about is their affair; and a day passes.
+    let tomorrow = |name| Request { now: at(NOW) + DAY, ..of("payments", name, &["security"]) };
+    let one = held(ledger, tomorrow("more")).await;
+    ledger.decide(one.approval, one.digest, "security".into(), false, at(NOW) + DAY).await.unwrap();
+    held(ledger, tomorrow("another")).await;
+    open.close();
+}
+
 /// What waited in a ledger from before there was an end to it.
 #[tokio::test]
 async fn what_was_held_before_has_a_day() {
