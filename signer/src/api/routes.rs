@@ -8,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde_json::json;
@@ -23,7 +23,7 @@ use crate::failpoint::failpoint;
 use crate::gauges::Gauges;
 use crate::in_flight::Part;
 use crate::key::Key;
-use crate::ledger::{Held, RequestId, Signed};
+use crate::ledger::{Held, RequestId, Signed, Standing};
 use crate::live::Live;
 use crate::signing::{Answer, Prepared, Refusal, Signing};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Sidecar, Transaction};
@@ -49,7 +49,7 @@ pub(crate) struct Api {
 type Shared = State<Arc<Api>>;
 
 /// The API's routes: what `openapi()` describes.
-pub(super) fn routes() -> [(&'static str, Method, MethodRouter<Arc<Api>>); 16] {
+pub(super) fn routes() -> [(&'static str, Method, MethodRouter<Arc<Api>>); 17] {
     [
         ("/", Method::POST, post(json_rpc::any_chain)),
         ("/chains/{chain}", Method::POST, post(json_rpc::chain)),
@@ -63,6 +63,7 @@ pub(super) fn routes() -> [(&'static str, Method, MethodRouter<Arc<Api>>); 16] {
         ("/v1/keys/{key}/nonces/{chain}/fill", Method::POST, post(lifecycle::fill)),
         ("/v1/approvals", Method::GET, get(approvals::list)),
         ("/v1/approvals/{approval}", Method::GET, get(approvals::one)),
+        ("/v1/approvals/{approval}", Method::DELETE, delete(approvals::withdraw)),
         ("/v1/approvals/{approval}/decision", Method::POST, post(approvals::decide)),
         ("/v1/keys/{key}/messages", Method::POST, post(statements::message)),
         ("/v1/keys/{key}/typed-data", Method::POST, post(statements::typed_data)),
@@ -282,13 +283,19 @@ async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request)
     Ok(Admitted { caller, key: Arc::clone(key), id, tx, nonce, asked: None, send, large })
 }
 
-/// The answer to a transaction that somebody else must approve first.
+/// The answer to a transaction that somebody else must approve first, or must have.
 pub(super) fn held_back(held: &Held) -> Response {
     let place = format!("/v1/approvals/{}", held.approval);
+    let standing = held.standing(SystemTime::now());
+    let status = match standing {
+        Standing::Held | Standing::Approved => StatusCode::ACCEPTED,
+        Standing::Rejected | Standing::Withdrawn | Standing::Expired => StatusCode::OK,
+    };
     let body = json!({
-        "state": "held", "approval": held.approval, "rule": held.rule, "digest": format!("0x{}", hex::encode(held.digest)),
+        "state": standing.name(), "approval": held.approval, "rule": held.rule,
+        "digest": format!("0x{}", hex::encode(held.digest)),
     });
-    (StatusCode::ACCEPTED, [(header::LOCATION, place)], json_body(&body)).into_response()
+    (status, [(header::LOCATION, place)], json_body(&body)).into_response()
 }
 
 pub(super) fn respond(answer: &Answer) -> Response {

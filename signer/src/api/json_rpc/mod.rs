@@ -234,7 +234,8 @@ impl Asking<'_> {
             let by_nodes = wanted.fill(chain).await?;
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
             if by_nodes && let Err(denied) = policy::judge_filled(policy, &tx) {
-                return Err(Problem::from(self.api.signing.deny(key, &id, &tx, denied).await).into());
+                let refusal = self.api.signing.refuse(key, &id, &tx, denied.into(), true).await;
+                return Err(Problem::from(refusal).into());
             }
             let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
             Ok((wanted, Ok(Admitted { caller, key, id, tx, nonce, asked: Some(digest), send, large: None })))
