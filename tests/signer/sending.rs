@@ -202,6 +202,52 @@ fn who_gives_a_nonce_may_do_so() {
     assert_eq!((&given["nonce"], &sender.sent("d", &json!({}))["nonce"]), (&json!(1), &json!(2)));
 }
 
+/// Whichever way it is asked for: what takes a transaction's nonce replaces it, as the policy allows.
+#[test]
+fn who_gives_a_nonce_that_a_transaction_has_replaces_it() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let limits = "allow_nonce = true\nreplacements = { max = 2, max_fee_bump_percent = 20 }";
+    let sender = Sender::on(&anvil, "confirmations = 1", limits);
+    let _signer = sender.start();
+    let to = nobody(7);
+    assert_eq!(sender.sent("a", &json!({ "to": to }))["nonce"], 0);
+    // Another payment; and one that is too dear.
+    let fees = |fee: &str, tip: &str| json!({ "to": to, "nonce": 0, "maxFeePerGas": fee, "maxPriorityFeePerGas": tip });
+    for fields in [json!({ "to": to, "nonce": 0, "value": "2" }), fees("24000000001", "1000000000")] {
+        assert_eq!(assert_problem(&sender.send("b", &fields), 403, "policy-denied")["rule"], "replacements");
+        let asked = json!({
+            "from": sender.address, "to": to, "nonce": "0x0", "value": "0x2", "gas": "0x5208",
+            "maxFeePerGas": "0x4a817c800", "maxPriorityFeePerGas": "0x3b9aca00",
+        });
+        for method in ["eth_signTransaction", "eth_sendTransaction"] {
+            let denied = rpc(&sender.home, method, &json!([asked]));
+            assert_eq!(denied["error"]["data"]["rule"], "replacements", "{denied}");
+        }
+    }
+    let faster = sender.sent("c", &fees("24000000000", "1200000000"));
+    assert_eq!(faster["nonce"], 0);
+    let asked = json!([{
+        "from": sender.address, "to": to, "nonce": "0x0", "value": "0x38d7ea4c68000", "gas": "0x5208",
+        "maxFeePerGas": "0x6553f1000", "maxPriorityFeePerGas": "0x55d4a800",
+    }]);
+    let fastest = rpc(&sender.home, "eth_sendTransaction", &asked);
+    assert!(fastest["result"].is_string(), "{fastest}");
+    let denied = rpc(&sender.home, "eth_sendTransaction", &asked);
+    assert_eq!(denied["error"]["data"]["rule"], "replacements", "{denied}");
+    // As the other way is: it was replaced twice.
+    let denied = sender.replace("a", "d", &json!({ "action": "cancel" }));
+    assert_eq!(assert_problem(&denied, 403, "policy-denied")["rule"], "replacements");
+    // What nobody has is replaced by nobody.
+    assert_eq!(sender.sent("e", &json!({ "to": nobody(8), "nonce": 1 }))["nonce"], 1);
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("e", "confirmed");
+    for name in ["a", "c"] {
+        sender.becomes(name, "replaced");
+    }
+    assert_eq!(anvil.ask("eth_getTransactionByHash", &json!([fastest["result"]]))["blockNumber"], "0x1");
+    assert_eq!(balance(&anvil, &to), 1_000_000_000_000_000);
+}
+
 #[test]
 fn a_speed_up_takes_its_place() {
     let anvil = Anvil::with(&["--no-mining"]);

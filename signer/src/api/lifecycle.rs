@@ -20,7 +20,7 @@ use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;
 use crate::key::Key;
 use crate::ledger::{Progress, RequestId};
-use crate::policy::{self, Denied, Replacement};
+use crate::policy::{self, Denied};
 use crate::sending::STUCK;
 use crate::signing::{Numbering, Prepared, Purpose, Refusal, asked_digest};
 use crate::strict::{FieldError, Fields, quantity, text, wrong};
@@ -163,16 +163,8 @@ async fn replacement(
     };
     let fees = offer.fees(rpc, Some(&before)).await?;
     let tx = if cancel { nothing(key, chain, &fees)? } else { with_fees(&first, &fees)? };
-    let replacement = Replacement {
-        count: u32::try_from(all.len().saturating_sub(1)).unwrap_or(u32::MAX),
-        old: policy::Fees::of(&before),
-        new: policy::Fees::of(&tx),
-        same_call: !cancel,
-        cancels: cancel,
-    };
     let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
-    let verdict = policy::judge_replacement(policy, &replacement).and_then(|()| policy::judge_filled(policy, &tx));
-    judged(api, key, id, &tx, verdict).await?;
+    judged(api, key, id, &tx, policy::judge_filled(policy, &tx)).await?;
     let (numbering, purpose) =
         (Numbering::Replacing(record.nonce), if cancel { Purpose::Nothing } else { Purpose::Again });
     Ok(Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared }))

@@ -7,7 +7,8 @@ use alloy_primitives::Address;
 use super::db::{Sql, values};
 use super::types::{Nonce, Request};
 use super::{LedgerError, Reservation};
-use crate::policy::Denied;
+use crate::policy::{Denied, There, judge_replacement};
+use crate::transaction::Transaction;
 
 /// So many gaps are told.
 const MAX_GAPS: usize = 1000;
@@ -26,24 +27,27 @@ pub struct Nonces {
     pub signed: Option<u64>,
 }
 
-/// The nonce that a request gets.
-pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<u64, Denied>, LedgerError> {
+/// The nonce that a request gets, whose transaction is to be signed as in `body`.
+pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<Result<u64, Denied>, LedgerError> {
     let (address, chain_id) = (request.id.address, request.chain_id);
     match request.nonce {
-        Nonce::Given { nonce, most } => {
-            let there = of(db, address, chain_id, nonce)?;
+        Nonce::Given(nonce) => {
+            let there = there(db, request, nonce)?;
             // Somebody has it now: it is chosen for nobody else.
             take(db, address, chain_id, nonce)?;
-            Ok(room(nonce, there.len(), most).map(|()| nonce))
+            Ok(beside(request, body, &there)?.map(|()| nonce))
         }
         Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(Ok),
-        Nonce::Replacing { nonce, most } => match of(db, address, chain_id, nonce)?.len() {
-            0 => Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace"))),
-            there => Ok(room(nonce, there, most).map(|()| nonce)),
-        },
+        Nonce::Replacing(nonce) => {
+            let there = there(db, request, nonce)?;
+            if there.is_empty() {
+                return Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace")));
+            }
+            Ok(beside(request, body, &there)?.map(|()| nonce))
+        }
         Nonce::Gap { nonce, at_least } => {
             let next = known(db, address, chain_id)?.unwrap_or(0);
-            if !(at_least..next).contains(&nonce) || !of(db, address, chain_id, nonce)?.is_empty() {
+            if !(at_least..next).contains(&nonce) || is_taken(db, address, chain_id, nonce)? {
                 return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
             take(db, address, chain_id, nonce)?;
@@ -52,12 +56,31 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<u64, 
     }
 }
 
-/// Whether one more may have a nonce that so many have. The first is no replacement.
-fn room(nonce: u64, there: usize, most: u32) -> Result<(), Denied> {
-    if there <= most as usize {
-        return Ok(());
+/// Whether a request may have the nonce of those that are there, too.
+fn beside(request: &Request, body: &str, there: &[There]) -> Result<Result<(), Denied>, LedgerError> {
+    if there.is_empty() {
+        return Ok(Ok(()));
     }
-    denied("replacements", format!("the transaction with nonce {nonce} was replaced {} times, of {most}", there - 1))
+    let tx = Transaction::from_body(body)
+        .map_err(|error| LedgerError::Unusable(format!("what is to be signed is no transaction: {error}")))?;
+    Ok(judge_replacement(request.replacements, request.id.address, &tx, there))
+}
+
+/// The transactions that have a nonce, as `request` meets them, the oldest first.
+fn there(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<Vec<There>, LedgerError> {
+    let rows = db.query(
+        "SELECT t.caller, t.body, CASE WHEN s.state IN ('confirmed', 'replaced') THEN 1 ELSE 0 END
+         FROM transactions t LEFT JOIN sends s ON s.request = t.id
+         WHERE t.address = ?1 AND t.chain_id = ?2 AND t.nonce = ?3 ORDER BY t.id",
+        values![request.id.address.into_array(), request.chain_id, nonce],
+    )?;
+    let read = |body: String| Transaction::from_body(&body).ok();
+    rows.iter()
+        .map(|row| {
+            let (own, tx) = (row.text(0)? == request.id.caller, row.maybe_text(1)?.and_then(read));
+            Ok(There { tx, own, is_final: row.flag(2)? })
+        })
+        .collect()
 }
 
 fn denied<T>(rule: &'static str, detail: String) -> Result<T, Denied> {
@@ -84,7 +107,7 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
     let mut nonce = known(db, address, chain_id)?.unwrap_or(0).max(at_least);
     let after = |nonce: u64| nonce.checked_add(1).ok_or_else(|| LedgerError::Unusable("there is no nonce left".into()));
     // Not one that a caller has given itself.
-    while !of(db, address, chain_id, nonce)?.is_empty() {
+    while is_taken(db, address, chain_id, nonce)? {
         nonce = after(nonce)?;
     }
     db.execute(
@@ -115,25 +138,18 @@ fn take(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result
 /// else has it.
 pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
     let chosen = known(db, address, chain_id)?.is_some_and(|next| nonce < next);
-    if chosen && of(db, address, chain_id, nonce)?.is_empty() {
+    if chosen && !is_taken(db, address, chain_id, nonce)? {
         let key = values![address.into_array(), chain_id, nonce];
         db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
     }
     Ok(())
 }
 
-/// The requests that have a nonce, oldest first.
-pub(super) fn of(
-    db: &mut dyn Sql,
-    address: Address,
-    chain_id: u64,
-    nonce: u64,
-) -> Result<Vec<Reservation>, LedgerError> {
-    let rows = db.query(
-        "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 ORDER BY id",
-        values![address.into_array(), chain_id, nonce],
-    )?;
-    rows.iter().map(|row| Ok(Reservation(row.int(0)?))).collect()
+/// Whether a request has a nonce.
+fn is_taken(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<bool, LedgerError> {
+    let key = values![address.into_array(), chain_id, nonce];
+    let sql = "SELECT 1 FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT 1";
+    Ok(db.first(sql, key)?.is_some())
 }
 
 /// The requests that have a nonce, with their transactions, oldest first.

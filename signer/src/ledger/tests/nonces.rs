@@ -2,13 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use keygate_config::Replacements;
 use proptest::prelude::*;
 
 use super::*;
 use crate::policy::Denied;
 
 fn managed(name: &str, at_least: u64) -> Request {
-    Request { nonce: Nonce::Managed { at_least }, allowed: Allowed::default(), ..request(name, 0) }
+    let nonce = Nonce::Managed { at_least };
+    Request { nonce, body: body(6, 100), allowed: Allowed::default(), ..request(name, 0) }
+}
+
+/// A payment of so much for such a price of gas.
+fn body(value: u64, fee: u64) -> String {
+    let body = serde_json::json!({ "chainId": 137, "type": 0, "to": COLD.to_checksum(None), "value": value, "data": "0x",
+                                   "gas": 21_000, "gasPrice": fee });
+    body.to_string()
 }
 
 async fn chosen(ledger: &Ledger, request: Request) -> Reserved {
@@ -88,7 +97,7 @@ async fn what_is_given_back_and_somebody_has_is_no_gap() {
     let open = Open::at(&dir.path().join("ledger.db"));
     let first = chosen(&open.ledger, managed("a", 0)).await;
     open.ledger.release(first.reservation, at(NOW)).await.unwrap();
-    fresh(&open.ledger, Request { nonce: Nonce::Given { nonce: 0, most: 0 }, ..managed("b", 0) }).await;
+    fresh(&open.ledger, Request { nonce: Nonce::Given(0), ..managed("b", 0) }).await;
     assert_eq!(chosen(&open.ledger, managed("c", 0)).await.nonce, 1);
     open.close();
 }
@@ -98,7 +107,7 @@ async fn one_that_a_caller_gave_is_not_chosen() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
     for (name, nonce) in [("x", 1), ("y", 2)] {
-        fresh(&open.ledger, Request { nonce: Nonce::Given { nonce, most: 0 }, ..managed(name, 0) }).await;
+        fresh(&open.ledger, Request { nonce: Nonce::Given(nonce), ..managed(name, 0) }).await;
     }
     for (name, nonce) in [("a", 0), ("b", 3), ("c", 4)] {
         assert_eq!(chosen(&open.ledger, managed(name, 0)).await.nonce, nonce);
@@ -110,7 +119,7 @@ async fn one_that_a_caller_gave_is_not_chosen() {
 async fn what_a_caller_gave_is_no_gap_for_another() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
-    let given = |name, nonce| Request { nonce: Nonce::Given { nonce, most: 9 }, ..managed(name, 0) };
+    let given = |name, nonce| Request { nonce: Nonce::Given(nonce), ..managed(name, 0) };
     let one = chosen(&open.ledger, managed("a", 0)).await;
     let two = chosen(&open.ledger, managed("b", 0)).await;
     open.ledger.release(one.reservation, at(NOW)).await.unwrap();
@@ -131,20 +140,56 @@ async fn what_a_caller_gave_is_no_gap_for_another() {
     open.close();
 }
 
+/// A payment under a policy that lets it be replaced twice, for a fifth more each.
+fn payment(name: &str, nonce: Nonce, value: u64, fee: u64) -> Request {
+    let replacements = Some(Replacements { max: Some(2), max_fee_bump_percent: Some(20) });
+    Request { nonce, replacements, body: body(value, fee), ..managed(name, 0) }
+}
+
+/// Whether a replacement is asked for, or a nonce is given that somebody has: it is one decision.
 #[tokio::test]
-async fn a_transaction_is_replaced_so_often_and_no_more() {
+async fn what_has_a_nonce_is_replaced_as_the_policy_says() {
+    for again in [Nonce::Given as fn(u64) -> Nonce, Nonce::Replacing] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = Open::at(&dir.path().join("ledger.db"));
+        let begin = async |request| match open.ledger.begin(request).await.unwrap() {
+            Begun::Fresh(reserved) => Ok(reserved),
+            Begun::Denied(Denied { rule: "replacements", detail }) => Err(detail),
+            other => panic!("{other:?}"),
+        };
+        let managed = Nonce::Managed { at_least: 0 };
+        assert_eq!(begin(payment("a", managed, 6, 100)).await.unwrap().nonce, 0);
+        for (name, value, fee) in [("dearer", 6, 121), ("other", 7, 100)] {
+            begin(payment(name, again(0), value, fee)).await.unwrap_err();
+        }
+        let theirs = payment("theirs", again(0), 6, 100);
+        let theirs = Request { id: RequestId { caller: "payroll".into(), ..theirs.id.clone() }, ..theirs };
+        assert!(begin(theirs).await.unwrap_err().contains("another caller's"));
+        let second = begin(payment("b", again(0), 6, 120)).await.unwrap();
+        assert_eq!(second.nonce, 0);
+        assert_eq!(begin(payment("c", again(0), 6, 144)).await.unwrap().nonce, 0);
+        assert!(begin(payment("d", again(0), 6, 144)).await.unwrap_err().contains("2 times"));
+        assert_eq!(begin(payment("e", managed, 6, 100)).await.unwrap().nonce, 1);
+
+        // What is final is not replaced.
+        let sent = Request { send: true, ..payment("f", managed, 6, 100) };
+        let sent = begin(sent).await.unwrap();
+        open.ledger.store(sent.reservation, signed(1), at(NOW)).await.unwrap();
+        begin(payment("g", again(2), 6, 100)).await.unwrap();
+        let confirmed = Progress { state: State::Confirmed, ..Progress::default() };
+        open.ledger.update(sent.reservation, Progress::default(), confirmed, at(NOW)).await.unwrap();
+        assert!(begin(payment("h", again(2), 6, 100)).await.unwrap_err().contains("final"));
+        open.close();
+    }
+}
+
+#[tokio::test]
+async fn only_what_is_there_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
-    let replacing = |name, nonce| Request { nonce: Nonce::Replacing { nonce, most: 2 }, ..managed(name, 0) };
-    let denied =
-        |begun: Result<Begun, LedgerError>| matches!(begun, Ok(Begun::Denied(Denied { rule: "replacements", .. })));
-    assert!(denied(open.ledger.begin(replacing("none", 0)).await), "there is nothing to replace");
-    chosen(&open.ledger, managed("a", 0)).await;
-    for name in ["b", "c"] {
-        assert_eq!(chosen(&open.ledger, replacing(name, 0)).await.nonce, 0);
-    }
-    assert!(denied(open.ledger.begin(replacing("d", 0)).await));
-    assert_eq!(chosen(&open.ledger, managed("e", 0)).await.nonce, 1);
+    let begun = open.ledger.begin(payment("a", Nonce::Replacing(0), 6, 100)).await.unwrap();
+    assert!(matches!(begun, Begun::Denied(Denied { rule: "replacements", .. })), "there is nothing to replace");
+    fresh(&open.ledger, payment("b", Nonce::Given(0), 6, 100)).await;
     open.close();
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::policy::Approval;
 
 fn to_send(name: &str, nonce: u64) -> Request {
-    Request { nonce: Nonce::Given { nonce, most: 0 }, send: true, allowed: Allowed::default(), ..request(name, 0) }
+    Request { nonce: Nonce::Given(nonce), send: true, allowed: Allowed::default(), ..request(name, 0) }
 }
 
 #[tokio::test]
