@@ -49,8 +49,8 @@ impl Post {
         self.chains.by_id(chain_id)?.rpc.as_ref()
     }
 
-    /// How many transactions of this address the chain has known, at some time: the next nonce is no lower. A chain that
-    /// was asked before need not answer: the ledger knows what was signed here since.
+    /// How many transactions of this address the chain has known, at some time: the next nonce is no lower, as far as the
+    /// chain is right. One that was asked before need not answer: the ledger knows what was signed here since.
     pub(crate) async fn count(&self, rpc: &Rpc, chain_id: u64, address: Address) -> Result<u64, RpcError> {
         let account = (chain_id, address);
         let before = match self.counts.lock().get_mut(&account) {
@@ -73,6 +73,11 @@ impl Post {
             }
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// What [`Self::count`] was answered last.
+    pub(crate) fn counted(&self, chain_id: u64, address: Address) -> Option<u64> {
+        self.counts.lock().get(&(chain_id, address)).map(|(count, _)| *count)
     }
 
     /// Asks the chain again next time: its answer was not what the ledger had thought.

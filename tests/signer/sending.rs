@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{JSON, RECIPIENT, TOKEN, Wallet, ask, assert_problem, listening, merged};
 use crate::support::{
-    Anvil, Home, Identity, Keygate, Kms, Response, SOON, free_port, relay, run, sign_with_ethers, wait_until,
+    Anvil, Home, Identity, Keygate, Kms, Liar, Response, SOON, free_port, relay, run, sign_with_ethers, wait_until,
 };
 
 /// Whose the key of these tests is.
@@ -555,6 +555,44 @@ fn who_uses_the_key_elsewhere_is_noticed() {
     let _signer = sender.start();
     assert_eq!(sender.sent("d", &json!({}))["nonce"], next + 1);
     sender.becomes("d", "confirmed");
+}
+
+/// A node counts too many transactions, once: one payment comes too early for good, and no other does.
+#[test]
+fn a_node_that_was_wrong_jams_nothing() {
+    let anvil = Anvil::start();
+    let liar = Liar::before(&anvil.url);
+    let sender = Sender::new(&liar.url, PRIVATE_KEY, "confirmations = 1", "");
+    anvil.fund(&sender.address);
+    let signer = sender.start();
+    assert_eq!(sender.sent("a", &json!({}))["nonce"], 0);
+    sender.becomes("a", "confirmed");
+    drop(signer);
+    // What is asked for by a start is answered wrongly; and by the next, rightly.
+    liar.says("eth_getTransactionCount", json!("0xf4240"));
+    let signer = sender.start();
+    assert_eq!(sender.sent("early", &json!({}))["nonce"], 1_000_000);
+    liar.is_honest();
+    drop(signer);
+    let signer = sender.start();
+    for (name, nonce) in [("b", 1), ("c", 2)] {
+        assert_eq!(sender.sent(name, &json!({}))["nonce"], nonce);
+        sender.becomes(name, "confirmed");
+    }
+    let nonces = sender.nonces();
+    assert_eq!((&nonces["latest"], &nonces["gaps"][0], &nonces["next"]), (&json!(3), &json!(3), &json!(1_000_001)));
+    assert_eq!(sender.progress("early")["state"], "sent");
+    // A node that has just begun counts too few: what is used is not chosen.
+    outside(&anvil, 3);
+    outside(&anvil, 4);
+    drop(signer);
+    let signer = sender.start();
+    assert_eq!(sender.sent("d", &json!({}))["nonce"], 5);
+    sender.becomes("d", "confirmed");
+    drop(signer);
+    liar.says("eth_getTransactionCount", json!("0x0"));
+    let _signer = sender.start();
+    assert_eq!(sender.sent("e", &json!({}))["nonce"], 6);
 }
 
 #[test]

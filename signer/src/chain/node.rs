@@ -11,7 +11,7 @@ use super::rpc::{LIMIT_EXCEEDED, NodeError, Rpc, RpcError};
 
 /// JSON-RPC: a node does not have the method.
 const NO_METHOD: i64 = -32601;
-/// A thousand a second for thirty years. A node that says more is broken, or lies: the ledger would go on from there.
+/// A thousand a second for thirty years. A node that says more is broken, or lies.
 const MOST_TRANSACTIONS: u64 = 1 << 40;
 /// So many blocks are looked at for the tip.
 const TIP_BLOCKS: u8 = 10;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::db::{Row, Sql, values};
 use super::types::{RequestId, Reservation, Signed};
-use super::{LedgerError, audit, requests};
+use super::{LedgerError, audit, nonces, requests};
 
 /// A transaction that was signed to be sent, and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,9 @@ pub(super) fn update(
             progress.note.as_ref().map(|note| note.replace('\0', "")).as_deref(),
         ],
     )?;
+    if progress.state.is_final() && !before.state.is_final() {
+        nonces::settle(db, Reservation(id))?;
+    }
     if before.state != progress.state {
         let detail = json!({ "request": id, "block": progress.block, "succeeded": progress.succeeded });
         audit::append(db, &audit::Event::new(now, progress.state.name(), detail))?;

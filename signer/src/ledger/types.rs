@@ -55,9 +55,9 @@ pub struct Request {
 pub enum Nonce {
     /// The caller's. Where a transaction has it, it is to replace that.
     Given(u64),
-    /// The lowest that is free, and that the chain has not seen: `at_least`.
+    /// The lowest that is free, from `at_least` on.
     Managed {
-        /// How many transactions of this address the chain knows.
+        /// How many transactions of this address the chain knows, as its nodes say.
         at_least: u64,
     },
     /// One that nobody has, and that others wait behind.

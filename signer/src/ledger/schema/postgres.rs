@@ -51,8 +51,9 @@ const TABLES: &str = "
     CREATE TABLE gaps (
         address BYTEA NOT NULL CHECK (length(address) = 20),
         chain_id BIGINT NOT NULL,
-        nonce BIGINT NOT NULL,
-        PRIMARY KEY (address, chain_id, nonce)
+        first BIGINT NOT NULL,
+        last BIGINT NOT NULL CHECK (last >= first),
+        PRIMARY KEY (address, chain_id, last)
     );
     CREATE TABLE approvals (
         id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

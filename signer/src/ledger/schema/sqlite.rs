@@ -108,8 +108,8 @@ const STATEMENTS: &str = "CREATE TABLE statements (
 /// `total` is the running total of `amount` by policy, address, chain and asset, so that the spending of any window is
 /// one subtraction; 40 bytes, big-endian, which no sum of 32 bytes ever fills. `asset` is a token's address, or empty for
 /// the chain's own currency. `counted_at`, in milliseconds since 1970, never falls within an account. `body` is the
-/// transaction as JSON, without its nonce. `gaps` are nonces that were reserved and
-/// given back unused. What is to be sent to the chain is in `sends`. Each entry of `audit` has the SHA-256 of the one
+/// transaction as JSON, without its nonce. `gaps` are ranges of nonces below `next`, their first and last one, that no
+/// transaction has. What is to be sent to the chain is in `sends`. Each entry of `audit` has the SHA-256 of the one
 /// before it and of itself.
 const SPENDS: &str = "CREATE TABLE spends (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -133,8 +133,9 @@ const SPENDS: &str = "CREATE TABLE spends (
     CREATE TABLE gaps (
         address BLOB NOT NULL CHECK (length(address) = 20),
         chain_id INTEGER NOT NULL,
-        nonce INTEGER NOT NULL,
-        PRIMARY KEY (address, chain_id, nonce)
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL CHECK (last >= first),
+        PRIMARY KEY (address, chain_id, last)
     ) STRICT;
     CREATE TABLE approvals (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -188,8 +189,20 @@ const REQUESTS: &str = "DROP INDEX spending;
         ON transactions WHEN old.raw IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
 
+/// Nonces that were given before any was chosen here: 2^62 and those above are not kept account of.
+const NONCES: &str = "INSERT INTO nonces (address, chain_id, next)
+        SELECT address, chain_id, max(nonce) + 1 FROM transactions
+        WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1 << 62 GROUP BY address, chain_id;
+    INSERT INTO gaps (address, chain_id, first, last)
+        SELECT address, chain_id, before + 1, nonce - 1 FROM
+            (SELECT address, chain_id, nonce,
+                    lag(nonce, 1, -1) OVER (PARTITION BY address, chain_id ORDER BY nonce) AS before
+             FROM transactions WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1 << 62)
+        WHERE nonce > before + 1;";
+
 fn spends(db: &Connection, _: &BTreeMap<String, Address>) -> Result<(), LedgerError> {
     db.execute_batch(SPENDS)?;
+    db.execute_batch(NONCES)?;
     let mut totals: HashMap<(String, Option<[u8; 20]>, i64), Total> = HashMap::new();
     let mut insert = db.prepare(
         "INSERT INTO spends (request, policy, address, chain_id, asset, amount, total, counted_at)

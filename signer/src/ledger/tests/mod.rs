@@ -61,7 +61,7 @@ fn at(seconds: u64) -> SystemTime {
 
 /// A nonce that no other request has.
 fn unused() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static NEXT: AtomicU64 = AtomicU64::new(1_000_000);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 

@@ -157,6 +157,30 @@ async fn each_older_version_is_brought_to_this_one() {
     }
 }
 
+/// Those that callers gave before keygate chose any: they are not chosen, and those between them are.
+#[tokio::test]
+async fn nonces_that_were_given_before_are_not_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    schema::sqlite::older(&old, 4);
+    for (i, nonce) in [5, 2, 2, i64::MAX, -1].into_iter().enumerate() {
+        let insert = "INSERT INTO transactions (caller, key, idempotency_key, digest, chain_id, nonce, policy, value, total,
+                                                created_at, address)
+                      VALUES ('payments', 'hot', ?1, zeroblob(32), 137, ?2, 'payouts', zeroblob(32), zeroblob(32), 0, ?3)";
+        old.execute(insert, rusqlite::params![i.to_string(), nonce, HOT.into_array()]).unwrap();
+    }
+    drop(old);
+    let open = Open::with(&path, &[]);
+    for expected in [0, 1, 3, 4, 6, 7] {
+        let name = format!("new {expected}");
+        let request = Request { nonce: Nonce::Managed { at_least: 0 }, ..request(&name, 0) };
+        let begun = open.ledger.begin(request).await.unwrap();
+        assert!(matches!(begun, Begun::Fresh(Reserved { nonce, .. }) if nonce == expected), "{expected}: {begun:?}");
+    }
+    open.close();
+}
+
 #[test]
 fn what_is_no_ledger_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
