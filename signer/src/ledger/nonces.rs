@@ -11,6 +11,7 @@ use std::ops::{Range, RangeInclusive};
 use alloy_primitives::Address;
 
 use super::db::{Sql, values};
+use super::sends::State;
 use super::types::{Nonce, Request};
 use super::{LedgerError, Reservation};
 use crate::policy::{Denied, There, judge_replacement};
@@ -80,7 +81,7 @@ fn beside(request: &Request, body: &str, there: &[There]) -> Result<Result<(), D
 /// The transactions that have a nonce, as `request` meets them, the oldest first.
 fn there(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<Vec<There>, LedgerError> {
     let rows = db.query(
-        "SELECT t.caller, t.body, CASE WHEN s.state IN ('confirmed', 'replaced') THEN 1 ELSE 0 END
+        "SELECT t.caller, t.body, s.state
          FROM transactions t LEFT JOIN sends s ON s.request = t.id
          WHERE t.address = ?1 AND t.chain_id = ?2 AND t.nonce = ?3 ORDER BY t.id",
         values![request.id.address.into_array(), request.chain_id, nonce],
@@ -89,7 +90,8 @@ fn there(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<Vec<There>, 
     rows.iter()
         .map(|row| {
             let (own, tx) = (row.text(0)? == request.id.caller, row.maybe_text(1)?.and_then(read));
-            Ok(There { tx, own, is_final: row.flag(2)? })
+            let state = row.maybe_text(2)?.map(|name| State::named(&name)).transpose()?;
+            Ok(There { tx, own, is_final: state.is_some_and(State::is_final) })
         })
         .collect()
 }
@@ -196,7 +198,7 @@ pub(super) fn settle(db: &mut dyn Sql, Reservation(id): Reservation) -> Result<(
 /// Whether a request has a nonce.
 fn is_taken(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<bool, LedgerError> {
     let key = values![address.into_array(), chain_id, nonce];
-    let sql = "SELECT 1 FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT 1";
+    let sql = "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT 1";
     Ok(db.first(sql, key)?.is_some())
 }
 

@@ -74,7 +74,7 @@ impl State {
         }
     }
 
-    fn named(name: &str) -> Result<Self, LedgerError> {
+    pub(super) fn named(name: &str) -> Result<Self, LedgerError> {
         [Self::Queued, Self::Sent, Self::Mined, Self::Confirmed, Self::Replaced]
             .into_iter()
             .find(|state| state.name() == name)

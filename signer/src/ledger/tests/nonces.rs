@@ -116,10 +116,8 @@ async fn one_that_a_caller_gave_is_not_chosen() {
     open.close();
 }
 
-#[tokio::test]
-async fn what_a_caller_gave_is_no_gap_for_another() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
+async fn what_a_caller_gave_is_no_gap_for_another(place: Place) {
+    let open = place.open();
     let given = |name, nonce| Request { nonce: Nonce::Given(nonce), ..managed(name, 0) };
     let one = chosen(&open.ledger, managed("a", 0)).await;
     let two = chosen(&open.ledger, managed("b", 0)).await;
@@ -148,11 +146,10 @@ fn payment(name: &str, nonce: Nonce, value: u64, fee: u64) -> Request {
 }
 
 /// Whether a replacement is asked for, or a nonce is given that somebody has: it is one decision.
-#[tokio::test]
-async fn what_has_a_nonce_is_replaced_as_the_policy_says() {
-    for again in [Nonce::Given as fn(u64) -> Nonce, Nonce::Replacing] {
-        let dir = tempfile::tempdir().unwrap();
-        let open = Open::at(&dir.path().join("ledger.db"));
+async fn what_has_a_nonce_is_replaced_as_the_policy_says(place: Place) {
+    let open = place.open();
+    for (again, key, address) in [(Nonce::Given as fn(u64) -> Nonce, "hot", HOT), (Nonce::Replacing, "cold", COLD)] {
+        let payment = |name, nonce, value, fee| as_key(key, address, payment(name, nonce, value, fee));
         let begin = async |request| match open.ledger.begin(request).await.unwrap() {
             Begun::Fresh(reserved) => Ok(reserved),
             Begun::Denied(Denied { rule: "replacements", detail }) => Err(detail),
@@ -180,8 +177,8 @@ async fn what_has_a_nonce_is_replaced_as_the_policy_says() {
         let confirmed = Progress { state: State::Confirmed, ..Progress::default() };
         open.ledger.update(sent.reservation, Progress::default(), confirmed, at(NOW)).await.unwrap();
         assert!(begin(payment("h", again(2), 6, 100)).await.unwrap_err().contains("final"));
-        open.close();
     }
+    open.close();
 }
 
 #[tokio::test]
@@ -241,7 +238,12 @@ async fn a_count_that_is_too_low_chooses_nothing_that_is_used(place: Place) {
     open.close();
 }
 
-on_both!(a_count_that_was_too_high_jams_nothing, a_count_that_is_too_low_chooses_nothing_that_is_used);
+on_both!(
+    what_a_caller_gave_is_no_gap_for_another,
+    what_has_a_nonce_is_replaced_as_the_policy_says,
+    a_count_that_was_too_high_jams_nothing,
+    a_count_that_is_too_low_chooses_nothing_that_is_used,
+);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
