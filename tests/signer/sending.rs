@@ -268,8 +268,9 @@ fn a_speed_up_takes_its_place() {
     assert_eq!(denied["rule"], "replacements");
     anvil.ask("evm_mine", &json!([]));
     sender.becomes("c", "confirmed");
-    sender.becomes("a", "replaced");
-    sender.becomes("b", "replaced");
+    for name in ["a", "b"] {
+        assert_eq!(sender.becomes(name, "replaced")["replacedBy"], fastest["hash"]);
+    }
     // Asked again, it is the first answer, though nothing could be replaced any more.
     let again = sender.replace("a", "b", &speed_up);
     assert_eq!((again.header("idempotent-replayed"), &again.json()["hash"]), (Some("true"), &faster["hash"]));
@@ -555,6 +556,62 @@ fn who_uses_the_key_elsewhere_is_noticed() {
     let _signer = sender.start();
     assert_eq!(sender.sent("d", &json!({}))["nonce"], next + 1);
     sender.becomes("d", "confirmed");
+}
+
+/// It is told by which, as it may be paid anew then.
+#[test]
+fn what_somebody_elses_transaction_replaces_is_told_so() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let sender = Sender::on(&anvil, "confirmations = 2", "");
+    let _signer = sender.start();
+    let signed = sender.sent("a", &json!({}));
+    assert!(sender.progress("a")["replacedBy"].is_null());
+    anvil.ask("anvil_dropTransaction", &json!([signed["hash"]]));
+    let theirs = outside(&anvil, 0);
+    anvil.ask("anvil_mine", &json!([2]));
+    let replaced = sender.becomes("a", "replaced");
+    assert_eq!((&replaced["replacedBy"], &replaced["stuck"]), (&theirs, &json!(false)), "{replaced}");
+    assert_eq!(sender.sent("b", &json!({}))["nonce"], 1);
+}
+
+/// A node that has mined it, and shows neither it nor its receipt: it is not paid again, as nobody is told that it may be.
+#[test]
+fn what_a_node_does_not_show_is_never_called_replaced() {
+    let anvil = Anvil::start();
+    let liar = Liar::before(&anvil.url);
+    let chain = "confirmations = 1\nrebroadcast = \"1s\"\nstuck_after = \"1s\"";
+    let sender = Sender::new(&liar.url, PRIVATE_KEY, chain, "");
+    anvil.fund(&sender.address);
+    let signer = sender.start();
+    for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash", "eth_getBlockByNumber"] {
+        liar.says(method, Value::Null);
+    }
+    sender.sent("a", &json!({}));
+    wait_until(SOON, "it is mined", || (count(&anvil, &sender.address) == 1).then_some(()));
+    let stuck = sender.wait("a", "stuck", |progress| progress["stuck"] == true);
+    assert_eq!((&stuck["state"], &stuck["attempts"]), (&json!("sent"), &json!(1)), "{stuck}");
+    assert!(stuck["note"].as_str().is_some_and(|note| note.contains("its nonce is used")), "{stuck}");
+    // Its block has it, though nothing else says so.
+    liar.is_honest();
+    for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash"] {
+        liar.says(method, Value::Null);
+    }
+    let mined = sender.wait("a", "mined", |progress| progress["state"] != "sent");
+    assert_eq!((&mined["state"], &mined["block"], &mined["succeeded"]), (&json!("mined"), &json!(1), &Value::Null));
+    liar.is_honest();
+    let confirmed = sender.becomes("a", "confirmed");
+    assert_eq!((&confirmed["attempts"], &confirmed["replacedBy"]), (&json!(1), &Value::Null), "{confirmed}");
+
+    // Nor is one that waits, when a node counts too many.
+    anvil.ask("anvil_setAutomine", &json!([false]));
+    sender.sent("b", &json!({}));
+    liar.says("eth_getTransactionCount", json!("0x5"));
+    liar.says("eth_getTransactionByHash", Value::Null);
+    sender.wait("b", "stuck", |progress| progress["note"].as_str().is_some_and(|note| note.contains("is used")));
+    liar.is_honest();
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("b", "confirmed");
+    assert!(!signer.logs().contains("\"replaced\""), "{}", signer.logs());
 }
 
 /// A node counts too many transactions, once: one payment comes too early for good, and no other does.

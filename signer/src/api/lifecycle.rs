@@ -21,7 +21,7 @@ use crate::chain::rpc::Rpc;
 use crate::key::Key;
 use crate::ledger::{Progress, RequestId};
 use crate::policy::{self, Denied};
-use crate::sending::STUCK;
+use crate::sending::{STUCK, UNSEEN};
 use crate::signing::{Numbering, Prepared, Purpose, Refusal, asked_digest};
 use crate::strict::{FieldError, Fields, quantity, text, wrong};
 use crate::transaction::Transaction;
@@ -40,7 +40,8 @@ pub(super) fn progress(progress: &Progress) -> Value {
     json!({
         "state": progress.state.name(), "attempts": progress.attempts, "firstSentAt": progress.first_sent_at,
         "lastSentAt": progress.last_sent_at, "block": progress.block, "succeeded": progress.succeeded,
-        "stuck": progress.note.as_deref() == Some(STUCK), "note": progress.note,
+        "stuck": progress.note.as_deref().is_some_and(|note| [STUCK, UNSEEN].contains(&note)), "note": progress.note,
+        "replacedBy": progress.replaced_by,
     })
 }
 

@@ -80,7 +80,8 @@ const TABLES: &str = "
         last_sent_at BIGINT,
         block BIGINT,
         succeeded BIGINT,
-        note TEXT
+        note TEXT,
+        replaced_by BYTEA CHECK (length(replaced_by) = 32)
     );
     CREATE INDEX sends_by_state ON sends (state);
     CREATE TABLE statements (

@@ -162,7 +162,8 @@ const SPENDS: &str = "CREATE TABLE spends (
         last_sent_at INTEGER,
         block INTEGER,
         succeeded INTEGER,
-        note TEXT
+        note TEXT,
+        replaced_by BLOB CHECK (length(replaced_by) = 32)
     ) STRICT;
     CREATE INDEX sends_by_state ON sends (state);
     CREATE TABLE audit (
