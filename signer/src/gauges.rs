@@ -33,7 +33,7 @@ impl Gauges {
         let gauges = Self {
             spent: gauge("window_spent", "What was spent in a policy's window, in the asset's smallest unit.")?,
             limit: gauge("window_limit", "What may be spent in a policy's window, in the asset's smallest unit.")?,
-            gaps: nonces("nonce_gaps", "Nonces that were given back, and that higher ones wait behind.")?,
+            gaps: nonces("nonce_gaps", "Nonces that nobody has, and that higher ones wait behind.")?,
             unsigned: nonces("nonces_unsigned", "Nonces that are reserved, and not signed.")?,
             looked: Mutex::new(None),
         };
@@ -88,7 +88,9 @@ impl Gauges {
     async fn nonces(&self, signing: &Signing) -> Result<(), LedgerError> {
         for key in signing.keys.values() {
             for chain in signing.post.chains.all().filter(|chain| chain.rpc.is_some()) {
-                let nonces = signing.ledger.nonces(key.address(), chain.id, 0).await?;
+                // What the chain was last known to count is no gap.
+                let from = signing.post.counted(chain.id, key.address()).unwrap_or(0);
+                let nonces = signing.ledger.nonces(key.address(), chain.id, from).await?;
                 let labels = [key.name(), &chain.name];
                 let count = |nonces: &[u64]| i64::try_from(nonces.len()).unwrap_or(i64::MAX);
                 self.gaps.with_label_values(&labels).set(count(&nonces.gaps));

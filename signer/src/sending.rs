@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::node::{Moment, Sent};
+use crate::chain::node::{Moment, Sent, Used};
 use crate::chain::rejected::Rejected;
 use crate::chain::rpc::{Rpc, RpcError};
-use crate::chain::track::{Seen, Step, Tracked, step};
+use crate::chain::search::Search;
+use crate::chain::track::{Seen, Step, Tracked, User, step};
 use crate::chain::{Chain, Chains};
 use crate::failpoint::failpoint;
-use crate::ledger::{Ledger, LedgerError, Progress, RequestId, Sending, State, millis, moment};
+use crate::ledger::{Ledger, LedgerError, Progress, RequestId, Reservation, Sending, State, millis, moment};
 use crate::metrics::Metrics;
 use crate::signing::Answer;
 
@@ -36,12 +37,14 @@ pub(crate) struct Post {
     counts: Mutex<HashMap<(u64, Address), (u64, Instant)>>,
     /// Something is to be sent.
     woken: BTreeMap<u64, Notify>,
+    /// When it was last sought what has used the nonce of a transaction.
+    sought: Mutex<HashMap<Reservation, Instant>>,
 }
 
 impl Post {
     pub(crate) fn new(chains: Chains) -> Self {
         let woken = chains.all().filter(|chain| chain.rpc.is_some()).map(|chain| (chain.id, Notify::new())).collect();
-        Self { chains, counts: Mutex::default(), woken }
+        Self { chains, counts: Mutex::default(), woken, sought: Mutex::default() }
     }
 
     /// The nodes of a chain, if the file names any.
@@ -49,8 +52,8 @@ impl Post {
         self.chains.by_id(chain_id)?.rpc.as_ref()
     }
 
-    /// How many transactions of this address the chain has known, at some time: the next nonce is no lower. A chain that
-    /// was asked before need not answer: the ledger knows what was signed here since.
+    /// How many transactions of this address the chain has known, at some time: the next nonce is no lower, as far as the
+    /// chain is right. One that was asked before need not answer: the ledger knows what was signed here since.
     pub(crate) async fn count(&self, rpc: &Rpc, chain_id: u64, address: Address) -> Result<u64, RpcError> {
         let account = (chain_id, address);
         let before = match self.counts.lock().get_mut(&account) {
@@ -73,6 +76,11 @@ impl Post {
             }
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// What [`Self::count`] was answered last.
+    pub(crate) fn counted(&self, chain_id: u64, address: Address) -> Option<u64> {
+        self.counts.lock().get(&(chain_id, address)).map(|(count, _)| *count)
     }
 
     /// Asks the chain again next time: its answer was not what the ledger had thought.
@@ -138,15 +146,15 @@ impl Post {
         let mut counted: HashMap<Address, Counted> = HashMap::new();
         for sending in under_way {
             let now = SystemTime::now();
-            let next = match self.next(chain, rpc, &sending, &mut counted, now).await {
+            let next = match self.next(chain, rpc, ledger, &sending, &mut counted, now).await {
                 Ok(next) => next,
                 // What a node says of one says nothing of the others.
-                Err(error @ (RpcError::Refused(_) | RpcError::BadAnswer(_))) => {
+                Err(PassError::Rpc(error @ (RpcError::Refused(_) | RpcError::BadAnswer(_)))) => {
                     let (hash, nonce) = (sending.signed.hash, sending.nonce);
                     tracing::warn!(chain = chain.name, %hash, nonce, %error, "could not be followed");
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             };
             if let Some(next) = next.filter(|next| *next != sending.progress) {
                 told(chain, &sending, &next);
@@ -162,10 +170,11 @@ impl Post {
         &self,
         chain: &Chain,
         rpc: &Rpc,
+        ledger: &Ledger,
         sending: &Sending,
         counted: &mut HashMap<Address, Counted>,
         now: SystemTime,
-    ) -> Result<Option<Progress>, RpcError> {
+    ) -> Result<Option<Progress>, PassError> {
         let address = sending.id.address;
         let counts = match counted.get(&address) {
             Some(counts) => *counts,
@@ -178,8 +187,8 @@ impl Post {
                 let first_sent_at = before.first_sent_at.or(at);
                 Ok(Some(Progress { state: State::Sent, first_sent_at, last_sent_at: at, ..before.clone() }))
             }
-            Progress { state: State::Queued, .. } => self.send(chain, rpc, sending, now).await,
-            _ => self.look(chain, rpc, sending, counts, now).await,
+            Progress { state: State::Queued, .. } => Ok(self.send(chain, rpc, sending, now).await?),
+            _ => self.look(chain, rpc, ledger, sending, counts, now).await,
         }
     }
 
@@ -223,21 +232,30 @@ impl Post {
         &self,
         chain: &Chain,
         rpc: &Rpc,
+        ledger: &Ledger,
         sending: &Sending,
         counted: Counted,
         now: SystemTime,
-    ) -> Result<Option<Progress>, RpcError> {
+    ) -> Result<Option<Progress>, PassError> {
         let before = &sending.progress;
         let hash = sending.signed.hash;
         let Counted { head, settled_count, latest_count } = counted;
         let known = rpc.knows(hash).await?;
         let receipt = rpc.receipt(hash).await?;
-        let seen = Seen { head, settled_count, latest_count, known, receipt };
+        let mut seen = Seen { head, settled_count, latest_count, known, receipt, user: User::Unsought };
         let first_sent = before.first_sent_at.map_or(now, moment);
         let tracked =
             Tracked { nonce: sending.nonce, first_sent, last_sent: before.last_sent_at.map_or(first_sent, moment) };
         let settings = &chain.settings;
-        Ok(Some(match step(settings, &tracked, &seen, now) {
+        if step(settings, &tracked, &seen, now) == Step::Seek {
+            let Some(user) = self.seek(chain, rpc, ledger, sending, head).await? else { return Ok(None) };
+            seen.user = user;
+        }
+        let step = step(settings, &tracked, &seen, now);
+        if matches!(step, Step::Confirmed { .. } | Step::Replaced(_)) {
+            self.sought.lock().remove(&sending.reservation);
+        }
+        Ok(Some(match step {
             Step::Confirmed { block, success } => Progress {
                 state: State::Confirmed,
                 block: Some(block),
@@ -245,29 +263,77 @@ impl Post {
                 note: None,
                 ..before.clone()
             },
-            Step::Mined { .. } => {
-                let (block, succeeded) = (receipt.map(|r| r.block), receipt.map(|r| r.success));
+            Step::Mined { block, .. } => {
+                let (block, succeeded) = (Some(block), receipt.map(|r| r.success));
                 Progress { state: State::Mined, block, succeeded, note: None, ..before.clone() }
             }
-            Step::Replaced => {
+            Step::Replaced(by) => {
                 self.forget(chain.id, sending.id.address);
-                Progress { state: State::Replaced, block: None, succeeded: None, note: None, ..before.clone() }
+                let by = Some(by);
+                Progress {
+                    state: State::Replaced,
+                    block: None,
+                    succeeded: None,
+                    note: None,
+                    replaced_by: by,
+                    ..before.clone()
+                }
             }
             Step::Rebroadcast => {
                 let lost = Progress { last_sent_at: None, block: None, succeeded: None, ..before.clone() };
-                return self.send(chain, rpc, &Sending { progress: lost, ..sending.clone() }, now).await;
+                return Ok(self.send(chain, rpc, &Sending { progress: lost, ..sending.clone() }, now).await?);
             }
             Step::Stuck => {
-                let note = Some(STUCK.to_owned());
+                let note = if latest_count > sending.nonce { UNSEEN } else { STUCK };
+                let note = Some(note.to_owned());
                 Progress { state: State::Sent, block: None, succeeded: None, note, ..before.clone() }
             }
-            Step::Wait => Progress { state: State::Sent, block: None, succeeded: None, ..before.clone() },
+            Step::Wait | Step::Seek => Progress { state: State::Sent, block: None, succeeded: None, ..before.clone() },
+        }))
+    }
+
+    /// Looks for what has used a transaction's nonce: in the ledger, and on the chain. None, if it has just looked there.
+    async fn seek(
+        &self,
+        chain: &Chain,
+        rpc: &Rpc,
+        ledger: &Ledger,
+        sending: &Sending,
+        head: u64,
+    ) -> Result<Option<User>, LedgerError> {
+        let Sending { reservation, id, chain_id, nonce, signed, .. } = sending;
+        if let Some(hash) = ledger.confirmed(id.address, *chain_id, *nonce).await? {
+            return Ok(Some(User::Another(hash)));
+        }
+        let before = self.sought.lock().get(reservation).copied();
+        if before.is_some_and(|before| before.elapsed() < chain.settings.rebroadcast) {
+            return Ok(None);
+        }
+        self.sought.lock().insert(*reservation, Instant::now());
+        let search = Search::new(*nonce, chain.settings.settled_block(head), head);
+        Ok(Some(match rpc.used_by(id.address, *nonce, search).await {
+            Ok(Some(Used { block, hash })) if hash == signed.hash => User::Itself { block },
+            Ok(Some(Used { hash, .. })) => User::Another(hash),
+            Ok(None) => User::Unseen,
+            Err(error) => {
+                tracing::warn!(chain = chain.name, hash = %signed.hash, nonce, %error, "what used its nonce is not seen");
+                match error {
+                    // It keeps no state as old as that, or its block is too long to be read.
+                    RpcError::Refused(_) | RpcError::BadAnswer(_) | RpcError::TooLong => User::Unseen,
+                    // Nobody has answered: nothing is known that was not.
+                    _ => return Ok(None),
+                }
+            }
         }))
     }
 }
 
 /// What is said of a transaction that no block has for long.
 pub(crate) const STUCK: &str = "no block has it: it may be replaced by one that offers more";
+
+/// What is said of a transaction that may be mined, or replaced, and nobody knows which.
+pub(crate) const UNSEEN: &str = "its nonce is used, and no block is seen that says by what: it may be mined; look for it \
+                                 elsewhere before it is paid again";
 
 /// What a chain says of a sender; asked before its transactions are, so that one that is mined meanwhile looks mined.
 #[derive(Debug, Clone, Copy)]

@@ -155,7 +155,7 @@ impl Signing {
         if !counted {
             self.count(key, &id.caller, policy).await?;
         }
-        let nonce = self.nonce(key, policy, chain_id, numbering).await?;
+        let nonce = self.nonce(key, chain_id, numbering).await?;
         if send && self.post.rpc(chain_id).is_none() {
             return Err(Refusal::NoRpc);
         }
@@ -168,6 +168,7 @@ impl Signing {
             digest,
             chain_id,
             nonce,
+            replacements: policy.replacements,
             value: tx.value(),
             body: tx.body(),
             send,
@@ -208,11 +209,10 @@ impl Signing {
     }
 
     /// Which nonce to reserve.
-    async fn nonce(&self, key: &Key, policy: &Policy, chain_id: u64, numbering: Numbering) -> Result<Nonce, Refusal> {
-        let most = policy.replacements.and_then(|limits| limits.max).unwrap_or(u32::MAX);
+    async fn nonce(&self, key: &Key, chain_id: u64, numbering: Numbering) -> Result<Nonce, Refusal> {
         Ok(match numbering {
-            Numbering::Given(nonce) => Nonce::Given { nonce, most },
-            Numbering::Replacing(nonce) => Nonce::Replacing { nonce, most },
+            Numbering::Given(nonce) => Nonce::Given(nonce),
+            Numbering::Replacing(nonce) => Nonce::Replacing(nonce),
             Numbering::Gap(nonce) => {
                 let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoRpc)?;
                 Nonce::Gap { nonce, at_least: rpc.transaction_count(key.address(), Moment::Pending).await? }

@@ -22,7 +22,7 @@ const wallet = viem.createWalletClient({ account, chain, transport });
 const nonce = await reader.getTransactionCount({ address: account });
 const { type, ...request } = await wallet.prepareTransactionRequest({ to, value: 1n, nonce });
 const signed = await wallet.signTransaction(request);
-const short = await wallet.request({ method: "eth_signTransaction", params: [{ from: account, to, nonce: viem.toHex(nonce) }] });
+const short = await wallet.request({ method: "eth_signTransaction", params: [{ from: account, to, nonce: viem.toHex(nonce + 1) }] });
 
 const text = "sign in to nova \u{1f980}";
 const message = await viem.recoverMessageAddress({ message: text, signature: await wallet.signMessage({ message: text }) });

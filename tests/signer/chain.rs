@@ -4,14 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use keygate_config::RpcUrl;
 use keygate_signer::Address;
-use keygate_signer::chain::node::{Moment, Sent};
+use keygate_signer::chain::node::{Moment, Sent, Used};
 use keygate_signer::chain::rejected::Rejected;
 use keygate_signer::chain::rpc::{Client, Rpc};
-use keygate_signer::chain::track::{Seen, Settings, Step, Tracked, step};
+use keygate_signer::chain::search::Search;
+use keygate_signer::chain::track::{Seen, Settings, Step, Tracked, User, step};
 use serde_json::{Value, json};
 
 use super::{RECIPIENT, merged};
-use crate::support::{Anvil, Chain, run, sign_with_ethers};
+use crate::support::{Anvil, Chain, Node, run, sign_with_ethers};
 
 const SETTINGS: Settings =
     Settings { confirmations: 3, rebroadcast: Duration::from_secs(30), stuck_after: Duration::from_secs(300) };
@@ -94,6 +95,7 @@ async fn seen(rpc: &Rpc, sender: Address, hash: alloy_primitives::B256) -> Seen 
         latest_count: rpc.transaction_count(sender, Moment::Latest).await.expect("a count"),
         known: rpc.knows(hash).await.expect("an answer"),
         receipt: rpc.receipt(hash).await.expect("an answer"),
+        user: User::Unsought,
     }
 }
 
@@ -116,7 +118,7 @@ fn a_transaction_is_followed_through_a_reorganisation() {
         assert_eq!((now(31).await, now(300).await), (Step::Wait, Step::Stuck));
         let before = anvil.ask("evm_snapshot", &json!([]));
         mine(1);
-        assert_eq!(now(300).await, Step::Mined { depth: 1 });
+        assert_eq!(now(300).await, Step::Mined { block: 6, depth: 1 });
         // The block is taken back, and its transaction with it.
         anvil.ask("evm_revert", &json!([before]));
         anvil.ask("anvil_dropAllTransactions", &json!([]));
@@ -124,7 +126,7 @@ fn a_transaction_is_followed_through_a_reorganisation() {
         let before = anvil.ask("evm_snapshot", &json!([]));
         assert_eq!(rpc.send(&raw).await.expect("an answer"), Sent::Accepted);
         mine(2);
-        assert_eq!(now(300).await, Step::Mined { depth: 2 });
+        assert_eq!(now(300).await, Step::Mined { block: 6, depth: 2 });
         mine(1);
         assert!(matches!(now(300).await, Step::Confirmed { success: true, .. }));
         // In another world, another transaction has the nonce.
@@ -134,6 +136,46 @@ fn a_transaction_is_followed_through_a_reorganisation() {
         mine(1);
         assert_eq!(now(31).await, Step::Wait);
         mine(2);
-        assert_eq!(now(31).await, Step::Replaced);
+        assert_eq!(now(31).await, Step::Seek);
+        let search = Search::new(0, SETTINGS.settled_block(8), 8);
+        let used = rpc.used_by(sender.address, 0, search).await.expect("an answer");
+        let other = alloy_primitives::keccak256(&other);
+        assert_eq!(used, Some(Used { block: 6, hash: other }));
+        let seen = Seen { user: User::Another(other), ..seen(&rpc, sender.address, hash).await };
+        assert_eq!(step(&SETTINGS, &tracked, &seen, at(31)), Step::Replaced(other));
     });
+}
+
+/// What used a nonce long ago is found as far back as a node remembers, and where nothing did, nothing is.
+#[test]
+fn the_block_that_used_a_nonce_is_found() {
+    let (anvil, hardhat) = (Anvil::with(&["--no-mining"]), Chain::shared());
+    let nodes: [(u64, &str, &dyn Node); 2] = [(Anvil::ID, &anvil.url, &anvil), (Chain::ID, &hardhat.url, hardhat)];
+    for (id, url, node) in nodes {
+        let (rpc, sender) = (rpc(id, url), Sender::new(id, "c3"));
+        node.fund(&sender.address.to_string());
+        let (first, second) = (sender.signs(&json!({})), sender.signs(&json!({ "nonce": 1 })));
+        let mut blocks = Vec::new();
+        for raw in [&first, &second] {
+            wait(async { assert_eq!(rpc.send(raw).await.expect("an answer"), Sent::Accepted) });
+            // The other chain is other tests', too, and mines by itself.
+            if id == Anvil::ID {
+                node.ask("anvil_mine", &json!(["0x12c"]));
+            }
+            let receipt = node.ask("eth_getTransactionReceipt", &json!([alloy_primitives::keccak256(raw)]));
+            let block = receipt["blockNumber"].as_str().expect("a number");
+            blocks.push(u64::from_str_radix(&block[2..], 16).expect("a number"));
+        }
+        wait(async {
+            let head = rpc.block_number().await.expect("a number");
+            for (nonce, raw) in [&first, &second].into_iter().enumerate() {
+                let used = rpc.used_by(sender.address, nonce as u64, Search::new(nonce as u64, head, head)).await;
+                let expected = Used { block: blocks[nonce], hash: alloy_primitives::keccak256(raw) };
+                assert_eq!(used.expect("an answer"), Some(expected), "{url}");
+            }
+            // What no count ever passed: the search ends at the head, whose block has no such transaction.
+            let unused = rpc.used_by(sender.address, 7, Search::new(7, head, head)).await.expect("an answer");
+            assert_eq!(unused, None);
+        });
+    }
 }

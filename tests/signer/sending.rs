@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{JSON, RECIPIENT, TOKEN, Wallet, ask, assert_problem, listening, merged};
 use crate::support::{
-    Anvil, Home, Identity, Keygate, Kms, Response, SOON, free_port, relay, run, sign_with_ethers, wait_until,
+    Anvil, Home, Identity, Keygate, Kms, Liar, Response, SOON, free_port, relay, run, sign_with_ethers, wait_until,
 };
 
 /// Whose the key of these tests is.
@@ -202,6 +202,52 @@ fn who_gives_a_nonce_may_do_so() {
     assert_eq!((&given["nonce"], &sender.sent("d", &json!({}))["nonce"]), (&json!(1), &json!(2)));
 }
 
+/// Whichever way it is asked for: what takes a transaction's nonce replaces it, as the policy allows.
+#[test]
+fn who_gives_a_nonce_that_a_transaction_has_replaces_it() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let limits = "allow_nonce = true\nreplacements = { max = 2, max_fee_bump_percent = 20 }";
+    let sender = Sender::on(&anvil, "confirmations = 1", limits);
+    let _signer = sender.start();
+    let to = nobody(7);
+    assert_eq!(sender.sent("a", &json!({ "to": to }))["nonce"], 0);
+    // Another payment; and one that is too dear.
+    let fees = |fee: &str, tip: &str| json!({ "to": to, "nonce": 0, "maxFeePerGas": fee, "maxPriorityFeePerGas": tip });
+    for fields in [json!({ "to": to, "nonce": 0, "value": "2" }), fees("24000000001", "1000000000")] {
+        assert_eq!(assert_problem(&sender.send("b", &fields), 403, "policy-denied")["rule"], "replacements");
+        let asked = json!({
+            "from": sender.address, "to": to, "nonce": "0x0", "value": "0x2", "gas": "0x5208",
+            "maxFeePerGas": "0x4a817c800", "maxPriorityFeePerGas": "0x3b9aca00",
+        });
+        for method in ["eth_signTransaction", "eth_sendTransaction"] {
+            let denied = rpc(&sender.home, method, &json!([asked]));
+            assert_eq!(denied["error"]["data"]["rule"], "replacements", "{denied}");
+        }
+    }
+    let faster = sender.sent("c", &fees("24000000000", "1200000000"));
+    assert_eq!(faster["nonce"], 0);
+    let asked = json!([{
+        "from": sender.address, "to": to, "nonce": "0x0", "value": "0x38d7ea4c68000", "gas": "0x5208",
+        "maxFeePerGas": "0x6553f1000", "maxPriorityFeePerGas": "0x55d4a800",
+    }]);
+    let fastest = rpc(&sender.home, "eth_sendTransaction", &asked);
+    assert!(fastest["result"].is_string(), "{fastest}");
+    let denied = rpc(&sender.home, "eth_sendTransaction", &asked);
+    assert_eq!(denied["error"]["data"]["rule"], "replacements", "{denied}");
+    // As the other way is: it was replaced twice.
+    let denied = sender.replace("a", "d", &json!({ "action": "cancel" }));
+    assert_eq!(assert_problem(&denied, 403, "policy-denied")["rule"], "replacements");
+    // What nobody has is replaced by nobody.
+    assert_eq!(sender.sent("e", &json!({ "to": nobody(8), "nonce": 1 }))["nonce"], 1);
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("e", "confirmed");
+    for name in ["a", "c"] {
+        sender.becomes(name, "replaced");
+    }
+    assert_eq!(anvil.ask("eth_getTransactionByHash", &json!([fastest["result"]]))["blockNumber"], "0x1");
+    assert_eq!(balance(&anvil, &to), 1_000_000_000_000_000);
+}
+
 #[test]
 fn a_speed_up_takes_its_place() {
     let anvil = Anvil::with(&["--no-mining"]);
@@ -222,8 +268,9 @@ fn a_speed_up_takes_its_place() {
     assert_eq!(denied["rule"], "replacements");
     anvil.ask("evm_mine", &json!([]));
     sender.becomes("c", "confirmed");
-    sender.becomes("a", "replaced");
-    sender.becomes("b", "replaced");
+    for name in ["a", "b"] {
+        assert_eq!(sender.becomes(name, "replaced")["replacedBy"], fastest["hash"]);
+    }
     // Asked again, it is the first answer, though nothing could be replaced any more.
     let again = sender.replace("a", "b", &speed_up);
     assert_eq!((again.header("idempotent-replayed"), &again.json()["hash"]), (Some("true"), &faster["hash"]));
@@ -509,6 +556,100 @@ fn who_uses_the_key_elsewhere_is_noticed() {
     let _signer = sender.start();
     assert_eq!(sender.sent("d", &json!({}))["nonce"], next + 1);
     sender.becomes("d", "confirmed");
+}
+
+/// It is told by which, as it may be paid anew then.
+#[test]
+fn what_somebody_elses_transaction_replaces_is_told_so() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let sender = Sender::on(&anvil, "confirmations = 2", "");
+    let _signer = sender.start();
+    let signed = sender.sent("a", &json!({}));
+    assert!(sender.progress("a")["replacedBy"].is_null());
+    anvil.ask("anvil_dropTransaction", &json!([signed["hash"]]));
+    let theirs = outside(&anvil, 0);
+    anvil.ask("anvil_mine", &json!([2]));
+    let replaced = sender.becomes("a", "replaced");
+    assert_eq!((&replaced["replacedBy"], &replaced["stuck"]), (&theirs, &json!(false)), "{replaced}");
+    assert_eq!(sender.sent("b", &json!({}))["nonce"], 1);
+}
+
+/// A node that has mined it, and shows neither it nor its receipt: it is not paid again, as nobody is told that it may be.
+#[test]
+fn what_a_node_does_not_show_is_never_called_replaced() {
+    let anvil = Anvil::start();
+    let liar = Liar::before(&anvil.url);
+    let chain = "confirmations = 1\nrebroadcast = \"1s\"\nstuck_after = \"1s\"";
+    let sender = Sender::new(&liar.url, PRIVATE_KEY, chain, "");
+    anvil.fund(&sender.address);
+    let signer = sender.start();
+    for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash", "eth_getBlockByNumber"] {
+        liar.says(method, Value::Null);
+    }
+    sender.sent("a", &json!({}));
+    wait_until(SOON, "it is mined", || (count(&anvil, &sender.address) == 1).then_some(()));
+    let stuck = sender.wait("a", "stuck", |progress| progress["stuck"] == true);
+    assert_eq!((&stuck["state"], &stuck["attempts"]), (&json!("sent"), &json!(1)), "{stuck}");
+    assert!(stuck["note"].as_str().is_some_and(|note| note.contains("its nonce is used")), "{stuck}");
+    // Its block has it, though nothing else says so.
+    liar.is_honest();
+    for method in ["eth_getTransactionReceipt", "eth_getTransactionByHash"] {
+        liar.says(method, Value::Null);
+    }
+    let mined = sender.wait("a", "mined", |progress| progress["state"] != "sent");
+    assert_eq!((&mined["state"], &mined["block"], &mined["succeeded"]), (&json!("mined"), &json!(1), &Value::Null));
+    liar.is_honest();
+    let confirmed = sender.becomes("a", "confirmed");
+    assert_eq!((&confirmed["attempts"], &confirmed["replacedBy"]), (&json!(1), &Value::Null), "{confirmed}");
+
+    // Nor is one that waits, when a node counts too many.
+    anvil.ask("anvil_setAutomine", &json!([false]));
+    sender.sent("b", &json!({}));
+    liar.says("eth_getTransactionCount", json!("0x5"));
+    liar.says("eth_getTransactionByHash", Value::Null);
+    sender.wait("b", "stuck", |progress| progress["note"].as_str().is_some_and(|note| note.contains("is used")));
+    liar.is_honest();
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("b", "confirmed");
+    assert!(!signer.logs().contains("\"replaced\""), "{}", signer.logs());
+}
+
+/// A node counts too many transactions, once: one payment comes too early for good, and no other does.
+#[test]
+fn a_node_that_was_wrong_jams_nothing() {
+    let anvil = Anvil::start();
+    let liar = Liar::before(&anvil.url);
+    let sender = Sender::new(&liar.url, PRIVATE_KEY, "confirmations = 1", "");
+    anvil.fund(&sender.address);
+    let signer = sender.start();
+    assert_eq!(sender.sent("a", &json!({}))["nonce"], 0);
+    sender.becomes("a", "confirmed");
+    drop(signer);
+    // What is asked for by a start is answered wrongly; and by the next, rightly.
+    liar.says("eth_getTransactionCount", json!("0xf4240"));
+    let signer = sender.start();
+    assert_eq!(sender.sent("early", &json!({}))["nonce"], 1_000_000);
+    liar.is_honest();
+    drop(signer);
+    let signer = sender.start();
+    for (name, nonce) in [("b", 1), ("c", 2)] {
+        assert_eq!(sender.sent(name, &json!({}))["nonce"], nonce);
+        sender.becomes(name, "confirmed");
+    }
+    let nonces = sender.nonces();
+    assert_eq!((&nonces["latest"], &nonces["gaps"][0], &nonces["next"]), (&json!(3), &json!(3), &json!(1_000_001)));
+    assert_eq!(sender.progress("early")["state"], "sent");
+    // A node that has just begun counts too few: what is used is not chosen.
+    outside(&anvil, 3);
+    outside(&anvil, 4);
+    drop(signer);
+    let signer = sender.start();
+    assert_eq!(sender.sent("d", &json!({}))["nonce"], 5);
+    sender.becomes("d", "confirmed");
+    drop(signer);
+    liar.says("eth_getTransactionCount", json!("0x0"));
+    let _signer = sender.start();
+    assert_eq!(sender.sent("e", &json!({}))["nonce"], 6);
 }
 
 #[test]

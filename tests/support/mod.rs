@@ -10,6 +10,7 @@ mod curl;
 mod hole;
 mod keygate;
 mod kms;
+mod liar;
 mod origin;
 mod ports;
 #[allow(dead_code, reason = "the signer's unit tests have it too")]
@@ -33,6 +34,7 @@ pub use curl::{CurlFailure, Response, curl, openssl, try_curl};
 pub use hole::Hole;
 pub use keygate::{Home, Keygate, SECRET_ACCESS_KEY};
 pub use kms::{Kms, KmsKey};
+pub use liar::Liar;
 pub use origin::{Origin, OriginProcess};
 pub use ports::free_port;
 pub use postgres::{Database, PostgresServer};

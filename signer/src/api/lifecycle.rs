@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::callers::Caller;
 use super::listen::Place;
@@ -20,8 +20,8 @@ use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;
 use crate::key::Key;
 use crate::ledger::{Progress, RequestId, WithNonce};
-use crate::policy::{self, Denied, Replacement};
-use crate::sending::STUCK;
+use crate::policy::{self, Denied};
+use crate::sending::{STUCK, UNSEEN};
 use crate::signing::{Numbering, Prepared, Purpose, Refusal, asked_digest};
 use crate::strict::{FieldError, Fields, quantity, text, wrong};
 use crate::transaction::Transaction;
@@ -42,7 +42,8 @@ pub(super) fn progress(progress: &Progress) -> Value {
     json!({
         "state": progress.state.name(), "attempts": progress.attempts, "firstSentAt": progress.first_sent_at,
         "lastSentAt": progress.last_sent_at, "block": progress.block, "succeeded": progress.succeeded,
-        "stuck": progress.note.as_deref() == Some(STUCK), "note": progress.note,
+        "stuck": progress.note.as_deref().is_some_and(|note| [STUCK, UNSEEN].contains(&note)), "note": progress.note,
+        "replacedBy": progress.replaced_by,
     })
 }
 
@@ -184,18 +185,10 @@ async fn replacement(
             if cancel { nothing(key, chain, &fees)? } else { with_fees(&first, &fees)? }
         }
     };
-    let replacement = Replacement {
-        count: u32::try_from(all.len().saturating_sub(1)).unwrap_or(u32::MAX),
-        old: policy::Fees::of(&before),
-        new: policy::Fees::of(&tx),
-        same_call: !cancel,
-        cancels: cancel,
-    };
     let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
-    let verdict = policy::judge_replacement(policy, &replacement).and_then(|()| policy::judge_filled(policy, &tx));
-    judged(api, key, id, &tx, verdict).await?;
+    judged(api, key, id, &tx, policy::judge_filled(policy, &tx)).await?;
     let same = |of: &&WithNonce| {
-        of.caller == caller.name && read(of.body.as_ref()).is_some_and(|before| same_call(&before, &tx))
+        of.caller == caller.name && read(of.body.as_ref()).is_some_and(|before| before.same_call(&tx))
     };
     let approved_by = all.iter().filter(same).filter_map(|of| of.approved_by.clone()).collect();
     let purpose = if cancel { Purpose::Nothing } else { Purpose::Again { approved_by } };
@@ -231,16 +224,6 @@ fn with_fees(tx: &Transaction, fees: &Fees) -> Result<Transaction, Problem> {
     let mut body: Value = serde_json::from_str(&tx.body()).map_err(|error| Problem::internal(error.to_string()))?;
     put(&mut body, fees, false);
     draft(&body)
-}
-
-/// Whether two transactions do the same, whatever they cost.
-fn same_call(one: &Transaction, other: &Transaction) -> bool {
-    let fields = |tx: &Transaction| {
-        let mut fields: Map<String, Value> = serde_json::from_str(&tx.body()).ok()?;
-        fields.retain(|name, _| !FEES.contains(&name.as_str()));
-        Some(fields)
-    };
-    fields(one).is_some_and(|one| fields(other) == Some(one))
 }
 
 fn put(body: &mut Value, fees: &Fees, with_type: bool) {

@@ -215,7 +215,7 @@ fn schemas() -> Value {
         },
         "Progress": {
             "type": "object", "description": "How far it has come, where it is sent and asked what became of it. Times are milliseconds since 1970.",
-            "required": ["state", "attempts", "firstSentAt", "lastSentAt", "block", "succeeded", "stuck", "note"],
+            "required": ["state", "attempts", "firstSentAt", "lastSentAt", "block", "succeeded", "stuck", "note", "replacedBy"],
             "properties": {
                 "state": { "enum": ["queued", "sent", "mined", "confirmed", "replaced"] },
                 "attempts": { "description": "How often it was sent.", "type": "integer", "minimum": 0 },
@@ -224,6 +224,10 @@ fn schemas() -> Value {
                 "succeeded": { "description": "Whether what it called did not revert.", "type": ["boolean", "null"] },
                 "stuck": { "description": "No block has it, and that for long.", "type": "boolean" },
                 "note": { "description": "What the node last said against it.", "type": ["string", "null"] },
+                "replacedBy": {
+                    "description": "The hash of the transaction that has its nonce for good, once it is replaced.",
+                    "oneOf": [hash(), { "type": "null" }],
+                },
             },
         },
         "HeldTransaction": {

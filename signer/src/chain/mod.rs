@@ -2,12 +2,13 @@
 //!
 //! Nodes are asked over JSON-RPC ([`rpc`], [`node`]). What their answers mean is decided by functions that are pure:
 //! [`fees`] says what to offer, [`rejected`] what a refusal of a transaction means, [`track`] what to do about one that
-//! was sent.
+//! was sent, [`search`] what to ask to see what took its place.
 
 pub mod fees;
 pub mod node;
 pub mod rejected;
 pub mod rpc;
+pub mod search;
 pub mod track;
 
 use std::collections::BTreeMap;

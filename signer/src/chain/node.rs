@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::fees::{self, Market};
 use super::rejected::Rejected;
 use super::rpc::{LIMIT_EXCEEDED, NodeError, Rpc, RpcError};
+use super::search::{Ask, Search};
 
 /// JSON-RPC: a node does not have the method.
 const NO_METHOD: i64 = -32601;
-/// A thousand a second for thirty years. A node that says more is broken, or lies: the ledger would go on from there.
+/// A thousand a second for thirty years. A node that says more is broken, or lies.
 const MOST_TRANSACTIONS: u64 = 1 << 40;
 /// So many blocks are looked at for the tip.
 const TIP_BLOCKS: u8 = 10;
@@ -45,6 +46,15 @@ pub struct Receipt {
     pub block: u64,
     /// Whether what it called did not revert.
     pub success: bool,
+}
+
+/// A transaction that used a nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// The number of its block.
+    pub block: u64,
+    /// Its hash.
+    pub hash: B256,
 }
 
 /// What became of sending.
@@ -178,6 +188,39 @@ impl Rpc {
                 Err(RpcError::BadAnswer("a receipt without a status"))
             }
             Some(_) | None => Ok(None),
+        }
+    }
+
+    /// By what a nonce of `sender` was used: the block of a [`Search`], and the hash of its transaction. None where that is
+    /// not to be seen: the node knows no such block, or its block has no such transaction.
+    ///
+    /// # Errors
+    /// [`RpcError`]; [`RpcError::Refused`] by nodes that keep no state as old as that.
+    pub async fn used_by(&self, sender: Address, nonce: u64, mut search: Search) -> Result<Option<Used>, RpcError> {
+        #[derive(Deserialize)]
+        struct Full {
+            transactions: Vec<One>,
+        }
+        #[derive(Deserialize)]
+        struct One {
+            hash: B256,
+            from: Address,
+            nonce: Box<RawValue>,
+        }
+        loop {
+            match search.ask() {
+                Ask::Nothing => return Ok(None),
+                Ask::Count(block) => {
+                    search = search.told(block, self.transaction_count(sender, Moment::Block(block)).await?);
+                }
+                Ask::Block(block) => {
+                    let params = json!([format!("{block:#x}"), true]);
+                    let full: Option<Full> = read(&self.call("eth_getBlockByNumber", &params).await?)?;
+                    let mut own = full.into_iter().flat_map(|full| full.transactions).filter(|one| one.from == sender);
+                    let used = own.find(|one| number::<u64>(&one.nonce).is_ok_and(|of| of == nonce));
+                    return Ok(used.map(|one| Used { block, hash: one.hash }));
+                }
+            }
         }
     }
 

@@ -4,8 +4,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::super::fees::Market;
-use super::super::node::{Block, Moment, Receipt, Sent};
+use super::super::node::{Block, Moment, Receipt, Sent, Used};
 use super::super::rejected::Rejected;
+use super::super::search::Search;
 use super::*;
 use alloy_primitives::{Address, B256};
 use serde_json::{Value, json};
@@ -206,4 +207,34 @@ fn what_is_shown_is_bounded_and_has_no_url() {
     assert_eq!(shown("at(wss://a/s3cret)\u{1b}[0m"), "at([URL]  [0m");
     assert_eq!(shown(&"x".repeat(10_000)).chars().count(), MAX_MESSAGE);
     assert_eq!(shown(&"é ".repeat(10_000)).chars().count(), MAX_MESSAGE - 1);
+}
+
+/// What a node says of who used nonce 5 before block 2, at the head 2: with these answers, after its chain's id.
+async fn used_by(answers: Vec<Turn>) -> Result<Option<Used>, RpcError> {
+    let count = |count: &str| Turn::Result("eth_getTransactionCount", json!(count));
+    // None at block 0, and it is used at block 1.
+    let turns: Vec<Turn> = [ours(), count("0x0"), count("0x6")].into_iter().chain(answers).collect();
+    let (url, serving) = node(turns).await;
+    let rpc = Rpc::new(137, vec![url], Client::new(false).unwrap());
+    let used = rpc.used_by(Address::repeat_byte(1), 5, Search::new(5, 2, 2)).await;
+    serving.await.unwrap();
+    used
+}
+
+#[tokio::test]
+async fn only_what_a_block_shows_has_used_a_nonce() {
+    let block =
+        |transactions: Value| vec![Turn::Result("eth_getBlockByNumber", json!({ "transactions": transactions }))];
+    let tx = |from: u8, nonce: &str, hash: u8| json!({ "from": Address::repeat_byte(from), "nonce": nonce, "hash": B256::repeat_byte(hash), "value": "0x1" });
+    let others = [tx(2, "0x5", 7), tx(1, "0x4", 8)];
+    let shown = json!([others[0], others[1], tx(1, "0x5", 9)]);
+    assert_eq!(used_by(block(shown)).await.unwrap(), Some(Used { block: 1, hash: B256::repeat_byte(9) }));
+    for nothing in [json!([]), json!(others)] {
+        assert_eq!(used_by(block(nothing)).await.unwrap(), None);
+    }
+    assert_eq!(used_by(vec![Turn::Result("eth_getBlockByNumber", Value::Null)]).await.unwrap(), None);
+    // Hashes only are not what was asked for.
+    assert!(matches!(used_by(block(json!([B256::ZERO]))).await, Err(RpcError::BadAnswer(_))));
+    let refused = used_by(vec![Turn::Error(-32000, "missing trie node")]).await;
+    assert!(matches!(refused, Err(RpcError::Refused(_))));
 }

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use alloy_primitives::B256;
+
 use super::node::Receipt;
 
 /// When a chain's transactions are sent again, are stuck, are final.
@@ -55,6 +57,24 @@ pub struct Seen {
     pub known: bool,
     /// Its receipt, if a block has it.
     pub receipt: Option<Receipt>,
+    /// What was seen to have used its nonce for good. To be looked for when [`Step::Seek`] says so.
+    pub user: User,
+}
+
+/// What has used a transaction's nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// Nobody has looked.
+    Unsought,
+    /// It was looked for, and cannot be seen.
+    Unseen,
+    /// The transaction itself: a block has it, though the node has no receipt of it.
+    Itself {
+        /// The block's number.
+        block: u64,
+    },
+    /// Another one, with this hash.
+    Another(B256),
 }
 
 /// Where it is, and what to do.
@@ -67,13 +87,18 @@ pub enum Step {
         /// Whether what it called did not revert.
         success: bool,
     },
-    /// In a block, which is not final.
+    /// In a block, which is not final; or what came of it is not known yet.
     Mined {
+        /// Its block's number.
+        block: u64,
         /// So many blocks, its own among them.
         depth: u64,
     },
-    /// Another transaction with its nonce is final: this one will never be mined.
-    Replaced,
+    /// Its nonce seems to be used for good, and not by it: see by what. Counts alone make nothing final, as a node may be
+    /// wrong, or have mined transactions without their receipts; and who is told that it is replaced may pay again.
+    Seek,
+    /// This transaction with its nonce is final: it will never be mined.
+    Replaced(B256),
     /// Send it again: the same bytes.
     Rebroadcast,
     /// No block has it, and that for long: somebody should look, or replace it. It is asked about further.
@@ -85,17 +110,24 @@ pub enum Step {
 /// What to do about a transaction `now`.
 #[must_use]
 pub fn step(settings: &Settings, tracked: &Tracked, seen: &Seen, now: SystemTime) -> Step {
+    // The node that was asked for the head may be behind.
+    let depth = |block: u64| seen.head.saturating_sub(block).saturating_add(1);
     if let Some(receipt) = seen.receipt {
-        // The node that was asked for the head may be behind.
-        let depth = seen.head.saturating_sub(receipt.block).saturating_add(1);
+        let (block, depth) = (receipt.block, depth(receipt.block));
         return if depth >= settings.confirmations {
-            Step::Confirmed { block: receipt.block, success: receipt.success }
+            Step::Confirmed { block, success: receipt.success }
         } else {
-            Step::Mined { depth }
+            Step::Mined { block, depth }
         };
     }
     if seen.settled_count > tracked.nonce && seen.latest_count > tracked.nonce && !seen.known {
-        return Step::Replaced;
+        match seen.user {
+            User::Unsought => return Step::Seek,
+            User::Itself { block } => return Step::Mined { block, depth: depth(block) },
+            User::Another(by) => return Step::Replaced(by),
+            // No node takes it, and nobody can say that it is not mined: it is only looked for again.
+            User::Unseen => {}
+        }
     }
     // A clock that was set back makes nothing due.
     let since = |moment| now.duration_since(moment).unwrap_or_default();
@@ -128,7 +160,7 @@ mod tests {
     }
 
     fn seen() -> Seen {
-        Seen { head: 100, settled_count: 5, latest_count: 5, known: true, receipt: None }
+        Seen { head: 100, settled_count: 5, latest_count: 5, known: true, receipt: None, user: User::Unsought }
     }
 
     fn mined(block: u64) -> Seen {
@@ -139,6 +171,8 @@ mod tests {
     fn where_it_is() {
         let dropped = Seen { known: false, ..seen() };
         let used = Seen { latest_count: 6, ..dropped };
+        let settled = Seen { settled_count: 6, ..used };
+        let other = B256::repeat_byte(9);
         let again = Tracked { last_sent: at(1290), ..tracked() };
         for (tracked, seen, now, expected) in [
             (tracked(), seen(), 1000, Step::Wait),
@@ -153,18 +187,29 @@ mod tests {
             // A clock that was set back.
             (tracked(), dropped, 10, Step::Wait),
             // Mined, deeper and deeper; with a head that is behind.
-            (tracked(), mined(101), 1000, Step::Mined { depth: 1 }),
-            (tracked(), mined(100), 1000, Step::Mined { depth: 1 }),
-            (tracked(), mined(99), 9000, Step::Mined { depth: 2 }),
+            (tracked(), mined(101), 1000, Step::Mined { block: 101, depth: 1 }),
+            (tracked(), mined(100), 1000, Step::Mined { block: 100, depth: 1 }),
+            (tracked(), mined(99), 9000, Step::Mined { block: 99, depth: 2 }),
             (tracked(), mined(98), 1000, Step::Confirmed { block: 98, success: true }),
             // The nonce is used by another: not for good yet, and for good.
             (tracked(), used, 1200, Step::Wait),
             (tracked(), used, 1300, Step::Stuck),
-            (tracked(), Seen { settled_count: 6, ..used }, 1000, Step::Replaced),
+            (tracked(), settled, 1000, Step::Seek),
+            (tracked(), Seen { user: User::Another(other), ..settled }, 1000, Step::Replaced(other)),
+            // What cannot be seen is not final, however long it takes, and is not sent again.
+            (tracked(), Seen { user: User::Unseen, ..settled }, 1299, Step::Wait),
+            (tracked(), Seen { user: User::Unseen, ..settled }, 9000, Step::Stuck),
+            // A node without its receipt.
+            (
+                tracked(),
+                Seen { user: User::Itself { block: 90 }, ..settled },
+                1000,
+                Step::Mined { block: 90, depth: 11 },
+            ),
             // A node says that it has the transaction, but no receipt yet.
-            (tracked(), Seen { settled_count: 6, known: true, ..used }, 1000, Step::Wait),
+            (tracked(), Seen { known: true, ..settled }, 1000, Step::Wait),
             // Another's that a reorganisation takes back frees the nonce.
-            (tracked(), Seen { settled_count: 6, latest_count: 5, ..used }, 1030, Step::Rebroadcast),
+            (tracked(), Seen { latest_count: 5, ..settled }, 1030, Step::Rebroadcast),
         ] {
             assert_eq!(step(&SETTINGS, &tracked, &seen, at(now)), expected, "{tracked:?} {seen:?} at {now}");
         }
@@ -176,7 +221,7 @@ mod tests {
     #[test]
     fn a_reorganisation_takes_it_back() {
         let before = step(&SETTINGS, &tracked(), &seen(), at(1010));
-        assert_eq!(step(&SETTINGS, &tracked(), &mined(100), at(1012)), Step::Mined { depth: 1 });
+        assert_eq!(step(&SETTINGS, &tracked(), &mined(100), at(1012)), Step::Mined { block: 100, depth: 1 });
         assert_eq!(step(&SETTINGS, &tracked(), &seen(), at(1014)), before);
         let lost = Seen { known: false, ..seen() };
         assert_eq!(step(&SETTINGS, &tracked(), &lost, at(1040)), Step::Rebroadcast);
@@ -194,18 +239,29 @@ mod tests {
         fn nothing_is_final_too_soon(
             head in 0..200u64, settled in 0..10u64, latest in 0..10u64, known: bool,
             receipt in proptest::option::of((0..200u64, any::<bool>())), first in 0..2000u64, last in 0..2000u64,
+            user in prop_oneof![
+                Just(User::Unsought), Just(User::Unseen), Just(User::Another(B256::ZERO)),
+                (0..200u64).prop_map(|block| User::Itself { block })
+            ],
             now in 0..4000u64, confirmations in 1..20u64,
         ) {
             let settings = Settings { confirmations, ..SETTINGS };
             let tracked = Tracked { nonce: 5, first_sent: at(first), last_sent: at(last) };
             let receipt = receipt.map(|(block, success)| Receipt { block, success });
-            let seen = Seen { head, settled_count: settled, latest_count: latest, known, receipt };
+            let seen = Seen { head, settled_count: settled, latest_count: latest, known, receipt, user };
             let taken = step(&settings, &tracked, &seen, at(now));
             match taken {
                 Step::Confirmed { block, .. } => prop_assert!(head.max(block) + 1 >= block + confirmations),
-                Step::Mined { depth } => prop_assert!(depth < confirmations && receipt.is_some()),
-                // Never called replaced while a block has it, or while its nonce is free anywhere.
-                Step::Replaced => prop_assert!(receipt.is_none() && settled > 5 && latest > 5 && !known),
+                Step::Mined { block, depth } => match receipt {
+                    Some(receipt) => prop_assert!(depth < confirmations && block == receipt.block),
+                    None => prop_assert_eq!(user, User::Itself { block }),
+                },
+                // Never called replaced but by what was seen; never while a block has it, or its nonce is free anywhere.
+                Step::Replaced(by) => {
+                    prop_assert!(receipt.is_none() && settled > 5 && latest > 5 && !known);
+                    prop_assert_eq!(user, User::Another(by));
+                }
+                Step::Seek => prop_assert!(user == User::Unsought && receipt.is_none() && settled > 5 && latest > 5),
                 // Never sent again where it cannot be needed.
                 Step::Rebroadcast => prop_assert!(receipt.is_none() && !known && latest <= 5 && now >= last + 30),
                 Step::Stuck => prop_assert!(receipt.is_none() && now >= first + 300),

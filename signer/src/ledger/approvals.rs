@@ -63,7 +63,7 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
         return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
     }
     let replaces = match request.nonce {
-        Nonce::Replacing { nonce, .. } => Some(nonce.cast_signed()),
+        Nonce::Replacing(nonce) => Some(nonce.cast_signed()),
         Nonce::Given { .. } | Nonce::Managed { .. } | Nonce::Gap { .. } => None,
     };
     db.execute(

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::{Address, U256};
+use alloy_primitives::{Address, B256, U256};
 use tokio::sync::mpsc;
 
 use self::audit::{Event, Head};
@@ -294,6 +294,14 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn progress(&self, reservation: Reservation) -> Result<Option<Progress>, LedgerError> {
         self.ask(true, move |db| sends::find(db, reservation)).await
+    }
+
+    /// The hash of the transaction with a nonce that is in a block for good, if one is that was sent from here.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn confirmed(&self, address: Address, chain_id: u64, nonce: u64) -> Result<Option<B256>, LedgerError> {
+        self.ask(true, move |db| sends::confirmed(db, address, chain_id, nonce)).await
     }
 
     /// Writes down how far a transaction has come that was this far `before`. What somebody else has written down meanwhile

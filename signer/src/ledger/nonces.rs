@@ -1,24 +1,35 @@
-//! Nonces that are chosen here: each for one request, in order, with no gaps but those that are known.
+//! Nonces that are chosen here: each for one request, the lowest that nobody has.
+//!
+//! Which nonces are free is known from what is written down here alone: those from `next` on, and below it those in
+//! `gaps`, which are ranges. How many transactions a chain's node counts says from where on to choose, this time: it moves
+//! nothing for good. Where it lies ahead of `next`, what is left out is a gap; so a node that was wrong has one nonce chosen
+//! too high, and those below are chosen once it, or another, is right. To choose takes a look or two, however many
+//! transactions there are.
 
-use std::collections::BTreeSet;
+use std::ops::{Range, RangeInclusive};
 
 use alloy_primitives::Address;
 
 use super::db::{Sql, values};
+use super::sends::State;
 use super::types::{Nonce, Request};
 use super::{LedgerError, Reservation};
-use crate::policy::Denied;
+use crate::policy::{Denied, There, judge_replacement};
+use crate::transaction::Transaction;
 
 /// So many gaps are told.
 const MAX_GAPS: usize = 1000;
+/// No address ever gets here: nonces from here on, which only callers give, are not kept account of. Below, SQL's signed
+/// integers order them as they are.
+const FAR: u64 = 1 << 62;
 
 /// What is known of an address's nonces on a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nonces {
-    /// The next that is chosen, when there are no gaps; none if none was ever chosen.
+    /// The next that is chosen, when there are no gaps; none if none was ever taken.
     pub next: Option<u64>,
-    /// Those below that nobody has: they were given back, or somebody else's transactions had them, and are gone. A
-    /// thousand at most.
+    /// Those below that nobody has: they were given back or left out, or somebody else's transactions had them, and are
+    /// gone. A thousand at most.
     pub gaps: Vec<u64>,
     /// Those that are reserved, and not signed.
     pub unsigned: Vec<u64>,
@@ -26,24 +37,29 @@ pub struct Nonces {
     pub signed: Option<u64>,
 }
 
-/// The nonce that a request gets.
-pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<u64, Denied>, LedgerError> {
+/// The nonce that a request gets, whose transaction is to be signed as in `body`.
+pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<Result<u64, Denied>, LedgerError> {
     let (address, chain_id) = (request.id.address, request.chain_id);
     match request.nonce {
-        Nonce::Given { nonce, most } => {
-            let there = of(db, address, chain_id, nonce)?;
-            // Somebody has it now: it is chosen for nobody else.
+        Nonce::Given(nonce) => {
+            let there = there(db, request, nonce)?;
+            if let Err(denied) = beside(request, body, &there)? {
+                return Ok(Err(denied));
+            }
             take(db, address, chain_id, nonce)?;
-            Ok(room(nonce, there.len(), most).map(|()| nonce))
+            Ok(Ok(nonce))
         }
         Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(Ok),
-        Nonce::Replacing { nonce, most } => match of(db, address, chain_id, nonce)?.len() {
-            0 => Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace"))),
-            there => Ok(room(nonce, there, most).map(|()| nonce)),
-        },
+        Nonce::Replacing(nonce) => {
+            let there = there(db, request, nonce)?;
+            if there.is_empty() {
+                return Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace")));
+            }
+            Ok(beside(request, body, &there)?.map(|()| nonce))
+        }
         Nonce::Gap { nonce, at_least } => {
             let next = known(db, address, chain_id)?.unwrap_or(0);
-            if !(at_least..next).contains(&nonce) || !of(db, address, chain_id, nonce)?.is_empty() {
+            if !(at_least..next).contains(&nonce) || is_taken(db, address, chain_id, nonce)? {
                 return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
             take(db, address, chain_id, nonce)?;
@@ -52,12 +68,32 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request) -> Result<Result<u64, 
     }
 }
 
-/// Whether one more may have a nonce that so many have. The first is no replacement.
-fn room(nonce: u64, there: usize, most: u32) -> Result<(), Denied> {
-    if there <= most as usize {
-        return Ok(());
+/// Whether a request may have the nonce of those that are there, too.
+fn beside(request: &Request, body: &str, there: &[There]) -> Result<Result<(), Denied>, LedgerError> {
+    if there.is_empty() {
+        return Ok(Ok(()));
     }
-    denied("replacements", format!("the transaction with nonce {nonce} was replaced {} times, of {most}", there - 1))
+    let tx = Transaction::from_body(body)
+        .map_err(|error| LedgerError::Unusable(format!("what is to be signed is no transaction: {error}")))?;
+    Ok(judge_replacement(request.replacements, request.id.address, &tx, there))
+}
+
+/// The transactions that have a nonce, as `request` meets them, the oldest first.
+fn there(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<Vec<There>, LedgerError> {
+    let rows = db.query(
+        "SELECT t.caller, t.body, s.state
+         FROM transactions t LEFT JOIN sends s ON s.request = t.id
+         WHERE t.address = ?1 AND t.chain_id = ?2 AND t.nonce = ?3 ORDER BY t.id",
+        values![request.id.address.into_array(), request.chain_id, nonce],
+    )?;
+    let read = |body: String| Transaction::from_body(&body).ok();
+    rows.iter()
+        .map(|row| {
+            let (own, tx) = (row.text(0)? == request.id.caller, row.maybe_text(1)?.and_then(read));
+            let state = row.maybe_text(2)?.map(|name| State::named(&name)).transpose()?;
+            Ok(There { tx, own, is_final: state.is_some_and(State::is_final) })
+        })
+        .collect()
 }
 
 fn denied<T>(rule: &'static str, detail: String) -> Result<T, Denied> {
@@ -66,74 +102,104 @@ fn denied<T>(rule: &'static str, detail: String) -> Result<T, Denied> {
 
 /// The lowest that nobody has, from `at_least` on.
 fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Result<u64, LedgerError> {
-    let account = address.into_array();
-    // What the chain has seen is no gap any more.
-    db.execute(
-        "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce < ?3",
-        values![account, chain_id, at_least],
-    )?;
-    // Nobody has a gap: it is one no more when a caller gives it itself, and none when it is given back beside another.
-    let gap = db.first(
-        "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce =
-             (SELECT min(nonce) FROM gaps WHERE address = ?1 AND chain_id = ?2) RETURNING nonce",
-        values![account, chain_id],
-    )?;
-    if let Some(row) = gap {
-        return row.unsigned(0);
+    loop {
+        let nonce = match gap(db, address, chain_id, at_least)? {
+            Some(gap) => at_least.max(*gap.start()),
+            None => at_least.max(known(db, address, chain_id)?.unwrap_or(0)),
+        };
+        if nonce >= FAR {
+            return Err(LedgerError::Unusable("there is no nonce left".into()));
+        }
+        take(db, address, chain_id, nonce)?;
+        // What came to its address only after it was reserved, by an older keygate, was not taken then.
+        if !is_taken(db, address, chain_id, nonce)? {
+            return Ok(nonce);
+        }
     }
-    let mut nonce = known(db, address, chain_id)?.unwrap_or(0).max(at_least);
-    let after = |nonce: u64| nonce.checked_add(1).ok_or_else(|| LedgerError::Unusable("there is no nonce left".into()));
-    // Not one that a caller has given itself.
-    while !of(db, address, chain_id, nonce)?.is_empty() {
-        nonce = after(nonce)?;
-    }
-    db.execute(
-        "INSERT INTO nonces (address, chain_id, next) VALUES (?1, ?2, ?3)
-         ON CONFLICT (address, chain_id) DO UPDATE SET next = excluded.next",
-        values![account, chain_id, after(nonce)?],
-    )?;
-    Ok(nonce)
 }
 
-/// The next that is chosen where there are no gaps; none if none was chosen yet.
+/// The next that is chosen where there are no gaps; none if none was taken yet.
 fn known(db: &mut dyn Sql, address: Address, chain_id: u64) -> Result<Option<u64>, LedgerError> {
     let key = values![address.into_array(), chain_id];
     let row = db.first("SELECT next FROM nonces WHERE address = ?1 AND chain_id = ?2", key)?;
     row.map(|row| row.unsigned(0)).transpose()
 }
 
-/// Takes a nonce out of the gaps, if it is one.
-fn take(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
-    db.execute(
-        "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3",
-        values![address.into_array(), chain_id, nonce],
+/// The first gap that does not end before this nonce.
+fn gap(
+    db: &mut dyn Sql,
+    address: Address,
+    chain_id: u64,
+    from: u64,
+) -> Result<Option<RangeInclusive<u64>>, LedgerError> {
+    let row = db.first(
+        "SELECT first, last FROM gaps WHERE address = ?1 AND chain_id = ?2 AND last >= ?3 ORDER BY last LIMIT 1",
+        values![address.into_array(), chain_id, from],
     )?;
-    Ok(())
+    row.map(|row| Ok(row.unsigned(0)?..=row.unsigned(1)?)).transpose()
 }
 
-/// A nonce that nothing was signed with: the next request has it, if it is one of those that are chosen here, and nobody
-/// else has it.
-pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
-    let chosen = known(db, address, chain_id)?.is_some_and(|next| nonce < next);
-    if chosen && of(db, address, chain_id, nonce)?.is_empty() {
-        let key = values![address.into_array(), chain_id, nonce];
-        db.execute("INSERT INTO gaps (address, chain_id, nonce) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", key)?;
+/// Takes a nonce for somebody: it is free no more. Those that are left out below it are.
+fn take(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
+    if nonce >= FAR {
+        return Ok(());
+    }
+    let account = address.into_array();
+    let next = known(db, address, chain_id)?.unwrap_or(0);
+    if nonce >= next {
+        leave(db, address, chain_id, next..nonce)?;
+        db.execute(
+            "INSERT INTO nonces (address, chain_id, next) VALUES (?1, ?2, ?3)
+             ON CONFLICT (address, chain_id) DO UPDATE SET next = excluded.next",
+            values![account, chain_id, nonce + 1],
+        )?;
+    } else if let Some(gap) = gap(db, address, chain_id, nonce)?.filter(|gap| gap.contains(&nonce)) {
+        db.execute(
+            "DELETE FROM gaps WHERE address = ?1 AND chain_id = ?2 AND last = ?3",
+            values![account, chain_id, *gap.end()],
+        )?;
+        leave(db, address, chain_id, *gap.start()..nonce)?;
+        leave(db, address, chain_id, nonce + 1..*gap.end() + 1)?;
     }
     Ok(())
 }
 
-/// The requests that have a nonce, oldest first.
-pub(super) fn of(
-    db: &mut dyn Sql,
-    address: Address,
-    chain_id: u64,
-    nonce: u64,
-) -> Result<Vec<Reservation>, LedgerError> {
-    let rows = db.query(
-        "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 ORDER BY id",
-        values![address.into_array(), chain_id, nonce],
+/// Nobody has these.
+fn leave(db: &mut dyn Sql, address: Address, chain_id: u64, gap: Range<u64>) -> Result<(), LedgerError> {
+    if !gap.is_empty() {
+        db.execute(
+            "INSERT INTO gaps (address, chain_id, first, last) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+            values![address.into_array(), chain_id, gap.start, gap.end - 1],
+        )?;
+    }
+    Ok(())
+}
+
+/// A nonce that nothing was signed with: another request has it, unless somebody else has it already.
+pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<(), LedgerError> {
+    let below = known(db, address, chain_id)?.is_some_and(|next| nonce < next);
+    if below && !is_taken(db, address, chain_id, nonce)? {
+        leave(db, address, chain_id, nonce..nonce + 1)?;
+    }
+    Ok(())
+}
+
+/// This request's nonce is used on the chain, for good: so are those below it, by whomever, and are not chosen, even if a
+/// node counts fewer again.
+pub(super) fn settle(db: &mut dyn Sql, Reservation(id): Reservation) -> Result<(), LedgerError> {
+    db.execute(
+        "DELETE FROM gaps WHERE (address, chain_id) = (SELECT address, chain_id FROM transactions WHERE id = ?1)
+             AND last < (SELECT nonce FROM transactions WHERE id = ?1)",
+        values![id],
     )?;
-    rows.iter().map(|row| Ok(Reservation(row.int(0)?))).collect()
+    Ok(())
+}
+
+/// Whether a request has a nonce.
+fn is_taken(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<bool, LedgerError> {
+    let key = values![address.into_array(), chain_id, nonce];
+    let sql = "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT 1";
+    Ok(db.first(sql, key)?.is_some())
 }
 
 /// A request that has a nonce, as others may have.
@@ -178,13 +244,12 @@ pub(super) fn with(
 /// What is known of an address's nonces from `from` on.
 pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64) -> Result<Nonces, LedgerError> {
     let account = address.into_array();
-    let next = known(db, address, chain_id)?;
-    let taken = db.query(
-        "SELECT DISTINCT nonce FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3",
-        values![account, chain_id, from],
+    let gaps = db.query(
+        "SELECT first, last FROM gaps WHERE address = ?1 AND chain_id = ?2 AND last >= ?3 ORDER BY last LIMIT ?4",
+        values![account, chain_id, from, MAX_GAPS as u64],
     )?;
-    let taken: BTreeSet<u64> = taken.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?;
-    let gaps = (from..next.unwrap_or(0)).filter(|nonce| !taken.contains(nonce)).take(MAX_GAPS).collect();
+    let gaps = gaps.iter().map(|row| Ok(from.max(row.unsigned(0)?)..=row.unsigned(1)?));
+    let gaps: Vec<RangeInclusive<u64>> = gaps.collect::<Result<_, LedgerError>>()?;
     let unsigned = db.query(
         "SELECT DISTINCT nonce FROM transactions
          WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3 AND raw IS NULL ORDER BY nonce",
@@ -195,8 +260,8 @@ pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64
         values![account, chain_id],
     )?;
     Ok(Nonces {
-        next,
-        gaps,
+        next: known(db, address, chain_id)?,
+        gaps: gaps.into_iter().flatten().take(MAX_GAPS).collect(),
         unsigned: unsigned.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
         signed: signed.map(|row| row.maybe_int(0)).transpose()?.flatten().map(i64::cast_unsigned),
     })

@@ -123,7 +123,8 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
         spends::insert(db, account, &entries, Some(id))?;
         return Ok(Begun::Pending(reserved(&found)));
     }
-    let nonce = match nonces::choose(db, request)? {
+    let body = approved.as_ref().unwrap_or(&request.body);
+    let nonce = match nonces::choose(db, request, body)? {
         Ok(chosen) => chosen,
         Err(denied) => return Ok(Begun::Denied(denied)),
     };
@@ -140,7 +141,7 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
             request.chain_id,
             nonce,
             request.send,
-            approved.as_ref().unwrap_or(&request.body),
+            body,
             &request.policy,
             request.value.to_be_bytes::<32>(),
             millis(request.now),

@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use serde_json::json;
 
 use super::db::{Row, Sql, values};
 use super::types::{RequestId, Reservation, Signed};
-use super::{LedgerError, audit, requests};
+use super::{LedgerError, audit, nonces, requests};
 
 /// A transaction that was signed to be sent, and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Progress {
     pub succeeded: Option<bool>,
     /// What the chain last said against it; or that it is stuck.
     pub note: Option<String>,
+    /// The hash of the transaction that has its nonce, for good.
+    pub replaced_by: Option<B256>,
 }
 
 /// A step on the way to the chain.
@@ -74,7 +76,7 @@ impl State {
         }
     }
 
-    fn named(name: &str) -> Result<Self, LedgerError> {
+    pub(super) fn named(name: &str) -> Result<Self, LedgerError> {
         [Self::Queued, Self::Sent, Self::Mined, Self::Confirmed, Self::Replaced]
             .into_iter()
             .find(|state| state.name() == name)
@@ -99,7 +101,8 @@ pub(super) fn queue(db: &mut dyn Sql, id: i64) -> Result<(), LedgerError> {
 pub(super) fn under_way(db: &mut dyn Sql, chain_id: u64) -> Result<Vec<Sending>, LedgerError> {
     let rows = db.query(
         "SELECT t.id, t.caller, t.key, t.address, t.idempotency_key, t.chain_id, t.nonce, t.raw, t.hash, t.signature,
-                s.state, s.attempts, s.first_sent_at, s.last_sent_at, s.block, s.succeeded, s.note
+                s.state, s.attempts, s.first_sent_at, s.last_sent_at, s.block, s.succeeded, s.note,
+                s.replaced_by
          FROM sends s JOIN transactions t ON t.id = s.request
          WHERE s.state IN ('queued', 'sent', 'mined') AND t.chain_id = ?1 ORDER BY t.address, t.nonce, t.id",
         values![chain_id],
@@ -123,11 +126,26 @@ pub(super) fn under_way(db: &mut dyn Sql, chain_id: u64) -> Result<Vec<Sending>,
 /// How far a transaction has come; nothing, if it is not to be sent.
 pub(super) fn find(db: &mut dyn Sql, Reservation(id): Reservation) -> Result<Option<Progress>, LedgerError> {
     let row = db.first(
-        "SELECT state, attempts, first_sent_at, last_sent_at, block, succeeded, note
+        "SELECT state, attempts, first_sent_at, last_sent_at, block, succeeded, note, replaced_by
          FROM sends WHERE request = ?1",
         values![id],
     )?;
     row.map(|row| progress(&row, 0)).transpose()
+}
+
+/// The hash of the transaction with this nonce that is confirmed, if one is.
+pub(super) fn confirmed(
+    db: &mut dyn Sql,
+    address: Address,
+    chain_id: u64,
+    nonce: u64,
+) -> Result<Option<B256>, LedgerError> {
+    let row = db.first(
+        "SELECT t.hash FROM transactions t JOIN sends s ON s.request = t.id
+         WHERE t.address = ?1 AND t.chain_id = ?2 AND t.nonce = ?3 AND s.state = 'confirmed'",
+        values![address.into_array(), chain_id, nonce],
+    )?;
+    row.map(|row| Ok(row.array::<32>(0)?.into())).transpose()
 }
 
 /// Writes down how far a transaction has come that was this far `before`; nothing, if it is elsewhere by now.
@@ -144,7 +162,7 @@ pub(super) fn update(
     }
     db.execute(
         "UPDATE sends SET state = ?2, attempts = ?3, first_sent_at = ?4, last_sent_at = ?5, block = ?6,
-                          succeeded = ?7, note = ?8 WHERE request = ?1",
+                          succeeded = ?7, note = ?8, replaced_by = ?9 WHERE request = ?1",
         values![
             id,
             progress.state.name(),
@@ -155,10 +173,17 @@ pub(super) fn update(
             progress.succeeded,
             // A node's words, which PostgreSQL would not have with a zero.
             progress.note.as_ref().map(|note| note.replace('\0', "")).as_deref(),
+            progress.replaced_by.map(|hash| hash.0),
         ],
     )?;
+    if progress.state.is_final() && !before.state.is_final() {
+        nonces::settle(db, Reservation(id))?;
+    }
     if before.state != progress.state {
-        let detail = json!({ "request": id, "block": progress.block, "succeeded": progress.succeeded });
+        let mut detail = json!({ "request": id, "block": progress.block, "succeeded": progress.succeeded });
+        if let Some(hash) = progress.replaced_by {
+            detail["replacedBy"] = hash.to_string().into();
+        }
         audit::append(db, &audit::Event::new(now, progress.state.name(), detail))?;
     }
     Ok(())
@@ -173,5 +198,6 @@ fn progress(row: &Row, first: usize) -> Result<Progress, LedgerError> {
         block: row.maybe_int(first + 4)?.map(i64::cast_unsigned),
         succeeded: row.maybe_int(first + 5)?.map(|succeeded| succeeded != 0),
         note: row.maybe_text(first + 6)?,
+        replaced_by: row.maybe_array::<32>(first + 7)?.map(Into::into),
     })
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use alloy_primitives::{Address, B256, U256};
+use keygate_config::Replacements;
 
 use super::millis;
 use crate::policy::{Allowed, Denied, Spend};
@@ -34,6 +35,8 @@ pub struct Request {
     pub chain_id: u64,
     /// Which nonce it gets.
     pub nonce: Nonce,
+    /// What the policy says of replacing, should a transaction have this nonce.
+    pub replacements: Option<Replacements>,
     /// Wei that the transaction sends.
     pub value: U256,
     /// The transaction as JSON, without its nonce: what is signed, should this process not live to sign it.
@@ -51,16 +54,11 @@ pub struct Request {
 /// Which nonce a transaction gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nonce {
-    /// The caller's; one that others have, `most` times, besides the first.
-    Given {
-        /// It.
-        nonce: u64,
-        /// So many transactions may have this nonce, besides the first.
-        most: u32,
-    },
-    /// The lowest that is free, and that the chain has not seen: `at_least`.
+    /// The caller's. Where a transaction has it, it is to replace that.
+    Given(u64),
+    /// The lowest that is free, from `at_least` on.
     Managed {
-        /// How many transactions of this address the chain knows.
+        /// How many transactions of this address the chain knows, as its nodes say.
         at_least: u64,
     },
     /// One that nobody has, and that others wait behind.
@@ -70,13 +68,8 @@ pub enum Nonce {
         /// How many transactions of this address the chain knows, in its pool too.
         at_least: u64,
     },
-    /// That of a transaction that it is to replace, which was replaced fewer than `most` times.
-    Replacing {
-        /// Its nonce.
-        nonce: u64,
-        /// So many transactions may have this nonce, besides the first.
-        most: u32,
-    },
+    /// That of a transaction that it is to replace.
+    Replacing(u64),
 }
 
 /// What [`Ledger::begin`](super::Ledger::begin) found.

@@ -41,7 +41,7 @@ pub use loosened::loosened;
 pub use permits::Permit;
 pub(crate) use rate::Limiter;
 pub use rate::{Rates, TooOften};
-pub use replacement::{Fees, Replacement, judge_replacement};
+pub use replacement::{There, judge_replacement};
 pub use spend::{Allowed, Approval, Asset, Spend, Window, judge_window};
 pub use tokens::Token;
 

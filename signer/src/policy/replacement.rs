@@ -1,57 +1,83 @@
 //! How a transaction may be replaced by another with its nonce: to be faster, or to be none.
 
-use alloy_primitives::U256;
+use alloy_primitives::{Address, U256};
+use keygate_config::Replacements;
 
-use super::{Denied, Policy};
+use super::Denied;
 use crate::transaction::Transaction;
 
 /// What a transaction may cost at most, in wei.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fees {
+struct Fees {
     /// For one gas.
-    pub per_gas: u128,
+    per_gas: u128,
     /// For one gas of blobs; 0 where there are none.
-    pub per_blob_gas: u128,
+    per_blob_gas: u128,
     /// In all; none beyond 256 bits.
-    pub total: Option<U256>,
+    total: Option<U256>,
 }
 
 impl Fees {
     /// What this transaction may cost.
-    #[must_use]
-    pub fn of(tx: &Transaction) -> Self {
+    fn of(tx: &Transaction) -> Self {
         Self { per_gas: tx.max_gas_price(), per_blob_gas: tx.max_blob_gas_price().unwrap_or(0), total: tx.max_fee() }
     }
 }
 
-/// A transaction that is to take the place of another. It is judged as any other besides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replacement {
-    /// How often the nonce's transaction was replaced before.
-    pub count: u32,
-    /// What the one before may cost.
-    pub old: Fees,
-    /// What this one may.
-    pub new: Fees,
-    /// Whether it does the same: who is called, with what data and value, and all that is not a fee, is as it was.
-    pub same_call: bool,
-    /// Whether it does nothing: it sends nothing to its own sender.
-    pub cancels: bool,
+/// A transaction that has a nonce which another is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct There {
+    /// It; none of an older keygate's, which did not keep what could be compared.
+    pub tx: Option<Transaction>,
+    /// Whether it is the caller's who asks for the other.
+    pub own: bool,
+    /// Whether it, or another in its place, is in a block for good.
+    pub is_final: bool,
 }
 
-/// Judges a replacement. One that neither does the same nor nothing is another payment, and none that replaces.
+/// Judges a transaction of `sender`'s that is to have the nonce of those that are `there`, the oldest first, whichever way
+/// it is asked for: it takes the place of the last of them. It is judged as any other besides. Where nobody is there,
+/// there is nothing to judge.
+///
+/// It is for who has asked for one of them, and does what that does, or nothing: else it is another payment, and none
+/// that replaces. The limits are of how often, and of what it may cost more than the last one.
 ///
 /// # Errors
 /// [`Denied`] by `replacements`.
-pub fn judge_replacement(policy: &Policy, replacement: &Replacement) -> Result<(), Denied> {
-    const RULE: &str = "replacements";
-    let Replacement { count, old, new, same_call, cancels } = replacement;
-    if !same_call && !cancels {
+pub fn judge_replacement(
+    limits: Option<Replacements>,
+    sender: Address,
+    tx: &Transaction,
+    there: &[There],
+) -> Result<(), Denied> {
+    let Some(last) = there.last() else { return Ok(()) };
+    if !there.iter().any(|one| one.own) {
+        return Denied::new(RULE, "another caller's transaction has this nonce");
+    }
+    if there.iter().any(|one| one.is_final) {
+        return Denied::new(RULE, "the transaction with this nonce is final");
+    }
+    let Some(last) = &last.tx else {
+        return Denied::new(
+            RULE,
+            "the one before it is of an older keygate, which did not keep what could be replaced",
+        );
+    };
+    let does_as = |one: &There| one.own && one.tx.as_ref().is_some_and(|before| before.same_call(tx));
+    if !tx.does_nothing(sender) && !there.iter().any(does_as) {
         return Denied::new(RULE, "it neither does what the transaction before it does, nor cancels that");
     }
-    let Some(limits) = policy.replacements else { return Ok(()) };
+    let count = u32::try_from(there.len() - 1).unwrap_or(u32::MAX);
+    judge_limits(limits, count, &Fees::of(last), &Fees::of(tx))
+}
+
+const RULE: &str = "replacements";
+
+/// Judges one that comes after so many replacements, for these fees instead of the last one's.
+fn judge_limits(limits: Option<Replacements>, count: u32, old: &Fees, new: &Fees) -> Result<(), Denied> {
+    let Some(limits) = limits else { return Ok(()) };
     if let Some(max) = limits.max
-        && *count >= max
+        && count >= max
     {
         return Denied::new(RULE, format!("it was replaced {count} times, of {max} that are allowed"));
     }
@@ -74,44 +100,155 @@ pub fn judge_replacement(policy: &Policy, replacement: &Replacement) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use keygate_config::Replacements;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    const SENDER: Address = Address::repeat_byte(0x11);
 
     fn fees(per_gas: u128, total: u64) -> Fees {
         Fees { per_gas, per_blob_gas: 0, total: Some(U256::from(total)) }
     }
 
-    fn allowed(limits: Option<(Option<u32>, Option<u32>)>, change: impl FnOnce(&mut Replacement)) -> bool {
-        let replacements = limits.map(|(max, max_fee_bump_percent)| Replacements { max, max_fee_bump_percent });
-        let policy = Policy { replacements, ..Policy::default() };
-        let (old, new) = (fees(100, 1000), fees(110, 1100));
-        let mut replacement = Replacement { count: 0, old, new, same_call: true, cancels: false };
-        change(&mut replacement);
-        judge_replacement(&policy, &replacement).is_ok()
+    fn within(max: Option<u32>, max_fee_bump_percent: Option<u32>, count: u32, new: &Fees) -> bool {
+        judge_limits(Some(Replacements { max, max_fee_bump_percent }), count, &fees(100, 1000), new).is_ok()
     }
 
     #[test]
     fn each_limit_is_exact() {
-        assert!(allowed(None, |of| of.new = fees(u128::MAX, u64::MAX)));
-        assert!(allowed(Some((Some(3), None)), |of| of.count = 2));
-        assert!(!allowed(Some((Some(3), None)), |of| of.count = 3));
-        assert!(!allowed(Some((Some(0), None)), |_| {}));
-        assert!(allowed(Some((None, Some(10))), |_| {}));
-        assert!(!allowed(Some((None, Some(9))), |_| {}));
-        for new in [fees(111, 1100), fees(110, 1101), Fees { per_blob_gas: 1, ..fees(110, 1100) }] {
-            assert!(!allowed(Some((None, Some(10))), |of| of.new = new), "{new:?}");
+        let more = fees(110, 1100);
+        assert!(judge_limits(None, u32::MAX, &fees(1, 1), &fees(u128::MAX, u64::MAX)).is_ok());
+        assert!(within(Some(3), None, 2, &more));
+        assert!(!within(Some(3), None, 3, &more));
+        assert!(!within(Some(0), None, 0, &more));
+        assert!(within(None, Some(10), 0, &more));
+        assert!(!within(None, Some(9), 0, &more));
+        for new in [fees(111, 1100), fees(110, 1101), Fees { per_blob_gas: 1, ..more }, Fees { total: None, ..more }] {
+            assert!(!within(None, Some(10), 0, &new), "{new:?}");
         }
         let most = Fees { per_gas: u128::MAX, per_blob_gas: u128::MAX, total: Some(U256::MAX) };
-        assert!(!allowed(Some((None, Some(u32::MAX))), |of| (of.old, of.new) = (most, most)));
-        assert!(!allowed(Some((None, Some(10))), |of| of.new.total = None));
+        let limits = Replacements { max: None, max_fee_bump_percent: Some(u32::MAX) };
+        assert!(judge_limits(Some(limits), 0, &most, &most).is_err());
+    }
+
+    /// A payment of 1 wei, with these fields instead.
+    fn payment(fields: &Value) -> Transaction {
+        let mut tx = json!({
+            "chainId": 137, "type": 2, "to": Address::repeat_byte(0x22).to_checksum(None), "value": 1, "data": "0x",
+            "gas": 21_000, "maxFeePerGas": 100, "maxPriorityFeePerGas": 1,
+        });
+        for (name, value) in fields.as_object().unwrap() {
+            tx[name] = value.clone();
+        }
+        tx.as_object_mut().unwrap().retain(|_, value| *value != json!("none"));
+        Transaction::from_body(&tx.to_string()).unwrap()
+    }
+
+    fn nothing(per_gas: u64) -> Transaction {
+        payment(&json!({ "to": SENDER.to_checksum(None), "value": 0, "maxFeePerGas": per_gas }))
+    }
+
+    fn own(tx: Transaction) -> There {
+        There { tx: Some(tx), own: true, is_final: false }
+    }
+
+    fn why(tx: &Transaction, there: &[There]) -> Option<String> {
+        let limits = Replacements { max: Some(2), max_fee_bump_percent: Some(20) };
+        judge_replacement(Some(limits), SENDER, tx, there).err().map(|denied| {
+            assert_eq!(denied.rule, "replacements");
+            denied.detail
+        })
+    }
+
+    #[track_caller]
+    fn denied(tx: &Transaction, there: &[There], because: &str) {
+        let why = why(tx, there).unwrap_or_else(|| panic!("{tx:?} replaces {there:?}"));
+        assert!(why.contains(because), "{why}");
     }
 
     #[test]
-    fn another_payment_replaces_nothing() {
-        for limits in [None, Some((Some(9), Some(900)))] {
-            assert!(!allowed(limits, |of| of.same_call = false));
-            assert!(allowed(limits, |of| (of.same_call, of.cancels) = (false, true)));
+    fn it_does_the_same_or_nothing() {
+        let first = || own(payment(&json!({})));
+        let dearer = payment(&json!({ "maxFeePerGas": 120 }));
+        assert_eq!(why(&dearer, &[]), None, "it is the first");
+        assert_eq!(why(&dearer, &[first()]), None);
+        assert_eq!(why(&payment(&json!({})), &[first()]), None, "the same, once more");
+        assert_eq!(why(&nothing(120), &[first()]), None);
+        // Neither gas nor type nor what is only said of storage is what it does.
+        let legacy = json!({ "type": 0, "gasPrice": 100, "maxFeePerGas": "none", "maxPriorityFeePerGas": "none" });
+        let warm = json!({ "accessList": [{ "address": SENDER.to_checksum(None), "storageKeys": [] }], "gas": 25_000 });
+        for fields in [legacy, warm] {
+            assert_eq!(why(&payment(&fields), &[first()]), None);
+        }
+        let to = SENDER.to_checksum(None);
+        for fields in [json!({ "value": 2 }), json!({ "to": to }), json!({ "data": "0x00" })] {
+            denied(&payment(&fields), &[first()], "neither");
+        }
+        // After it was cancelled, too.
+        assert_eq!(why(&payment(&json!({ "maxFeePerGas": 140 })), &[first(), own(nothing(120))]), None);
+        denied(&payment(&json!({ "value": 2 })), &[first(), own(nothing(100))], "neither");
+    }
+
+    #[test]
+    fn it_is_for_who_asked_for_one_while_none_is_final() {
+        let tx = payment(&json!({}));
+        let theirs = || There { own: false, ..own(payment(&json!({}))) };
+        denied(&tx, &[theirs()], "another caller's");
+        denied(&nothing(100), &[theirs()], "another caller's");
+        assert_eq!(why(&tx, &[own(tx.clone()), theirs()]), None);
+        let other = There { own: false, ..own(payment(&json!({ "value": 2 }))) };
+        denied(&payment(&json!({ "value": 2 })), &[own(tx.clone()), other], "neither");
+        denied(&tx, &[There { is_final: true, ..own(tx.clone()) }, own(tx.clone())], "final");
+        denied(&tx, &[There { tx: None, ..own(tx.clone()) }], "older");
+    }
+
+    #[test]
+    fn it_is_held_to_the_limits() {
+        let first = || own(payment(&json!({})));
+        denied(&payment(&json!({ "maxFeePerGas": 121 })), &[first()], "for one gas grow");
+        denied(&nothing(121), &[first()], "for one gas grow");
+        denied(&payment(&json!({ "gas": 25_201 })), &[first()], "in all grow");
+        let second = own(payment(&json!({ "maxFeePerGas": 120 })));
+        let third = payment(&json!({ "maxFeePerGas": 144 }));
+        assert_eq!(why(&third, &[first(), second.clone()]), None, "it is the last one's fees that count");
+        denied(&third, &[first(), second, own(third.clone())], "it was replaced 2 times, of 2");
+    }
+
+    prop_compose! {
+        fn any_tx()(nothing: bool, to in 0u8..3, value in 0u8..3, per_gas in 80u64..140, gas in 21_000u64..25_000)
+            -> Transaction {
+            let (to, value) = if nothing { (SENDER, 0) } else { (Address::repeat_byte(to), value) };
+            payment(&json!({ "to": to.to_checksum(None), "value": value, "maxFeePerGas": per_gas, "gas": gas }))
+        }
+    }
+
+    proptest! {
+        /// However they were asked for: what has a nonce besides others does what the caller's own does, or nothing.
+        #[test]
+        fn nothing_else_has_its_nonce(
+            first in any_tx(), others in prop::collection::vec((any_tx(), any::<bool>()), 1..8),
+            max in prop::option::of(0u32..4), percent in prop::option::of(0u32..40),
+        ) {
+            let limits = Replacements { max, max_fee_bump_percent: percent };
+            let mut there = vec![own(first.clone())];
+            for (tx, mine) in others {
+                // The same list as another caller sees it.
+                let seen: Vec<_> = there.iter().map(|one| There { own: mine, ..one.clone() }).collect();
+                if judge_replacement(Some(limits), SENDER, &tx, &seen).is_err() {
+                    continue;
+                }
+                let before = there.last().unwrap().tx.clone().unwrap();
+                prop_assert!(mine);
+                prop_assert!(tx.does_nothing(SENDER) || (tx.to(), tx.value()) == (first.to(), first.value())
+                    || there.iter().any(|one| one.tx.as_ref().unwrap().same_call(&tx)));
+                prop_assert!(tx.does_nothing(SENDER) || first.does_nothing(SENDER) || first.same_call(&tx));
+                if let Some(percent) = percent {
+                    prop_assert!(tx.max_gas_price() * 100 <= before.max_gas_price() * u128::from(100 + percent));
+                }
+                there.push(own(tx));
+            }
+            prop_assert!(max.is_none_or(|max| there.len() <= max as usize + 1));
         }
     }
 }

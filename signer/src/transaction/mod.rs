@@ -244,6 +244,18 @@ impl Transaction {
         !calls && self.delegates().next().is_none()
     }
 
+    /// Whether it does the same: who is called, with what value and data, whose code accounts are given, and which blobs
+    /// it brings. What it may cost, and may use, is none of that.
+    #[must_use]
+    pub fn same_call(&self, other: &Self) -> bool {
+        let of = |tx: &Self| (tx.chain_id(), tx.to(), tx.value());
+        of(self) == of(other)
+            && self.data() == other.data()
+            && each!(&self.kind, tx => tx.authorization_list()) == each!(&other.kind, tx => tx.authorization_list())
+            && each!(&self.kind, tx => tx.blob_versioned_hashes())
+                == each!(&other.kind, tx => tx.blob_versioned_hashes())
+    }
+
     /// Takes what goes with the transaction and is not signed.
     pub fn take_sidecar(&mut self) -> Option<Sidecar> {
         self.sidecar.take()

@@ -64,7 +64,9 @@ async fn a_caller_that_floods_a_key_does_not_keep_another_out() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let token = [("authorization", "Bearer a-third-long-token"), ("idempotency-key", "other")];
-    let reply = running.send(post_with("hot", &token, &tx(1))).await;
+    let mut other = tx(1);
+    other["nonce"] = json!(8);
+    let reply = running.send(post_with("hot", &token, &other)).await;
     assert_eq!(reply.status, 200);
     let before = kms.signs();
     assert!(before < 8, "{before}");

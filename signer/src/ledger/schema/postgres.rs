@@ -1,9 +1,33 @@
 //! What is in a PostgreSQL database. The columns are those of [`super::sqlite`], which says what they mean.
 
 /// Each brings the database from the version of its index to the next. Never changed, only added to.
-pub(in crate::ledger) const MIGRATIONS: [&str; 2] = [TABLES, EXPIRY];
+pub(in crate::ledger) const MIGRATIONS: [&str; 2] = [TABLES, FREE];
 
-const EXPIRY: &str = "ALTER TABLE approvals ADD COLUMN expires_at BIGINT NOT NULL DEFAULT 0;
+const FREE: &str = "DROP TRIGGER signed_for_ever ON transactions;
+    ALTER TABLE transactions DROP COLUMN managed;
+    CREATE TRIGGER signed_for_ever
+        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body
+        ON transactions FOR EACH ROW WHEN (old.raw IS NOT NULL) EXECUTE FUNCTION keygate_keeps();
+    DROP TABLE gaps;
+    CREATE TABLE gaps (
+        address BYTEA NOT NULL CHECK (length(address) = 20),
+        chain_id BIGINT NOT NULL,
+        first BIGINT NOT NULL,
+        last BIGINT NOT NULL CHECK (last >= first),
+        PRIMARY KEY (address, chain_id, last)
+    );
+    DELETE FROM nonces;
+    INSERT INTO nonces (address, chain_id, next)
+        SELECT address, chain_id, max(nonce) + 1 FROM transactions
+        WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1::bigint << 62 GROUP BY address, chain_id;
+    INSERT INTO gaps (address, chain_id, first, last)
+        SELECT address, chain_id, before + 1, nonce - 1 FROM
+            (SELECT address, chain_id, nonce,
+                    lag(nonce, 1, -1::bigint) OVER (PARTITION BY address, chain_id ORDER BY nonce) AS before
+             FROM transactions WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1::bigint << 62) AS taken
+        WHERE nonce > before + 1;
+    ALTER TABLE sends ADD COLUMN replaced_by BYTEA CHECK (length(replaced_by) = 32);
+    ALTER TABLE approvals ADD COLUMN expires_at BIGINT NOT NULL DEFAULT 0;
     UPDATE approvals SET expires_at = asked_at + 86400000;
     ALTER TABLE approvals ADD COLUMN replaces BIGINT;";
 
@@ -17,6 +41,7 @@ const TABLES: &str = "
         digest BYTEA NOT NULL CHECK (length(digest) = 32),
         chain_id BIGINT NOT NULL CHECK (chain_id > 0),
         nonce BIGINT NOT NULL,
+        managed BIGINT NOT NULL,
         send BIGINT NOT NULL,
         body TEXT,
         policy TEXT NOT NULL,
@@ -106,7 +131,7 @@ const TABLES: &str = "
     CREATE FUNCTION keygate_keeps() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'what was signed or audited neither changes nor goes'; END $$;
     CREATE TRIGGER signed_for_ever
-        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body
+        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body, managed
         ON transactions FOR EACH ROW WHEN (old.raw IS NOT NULL) EXECUTE FUNCTION keygate_keeps();
     CREATE TRIGGER signed_is_kept BEFORE DELETE ON transactions
         FOR EACH ROW WHEN (old.raw IS NOT NULL) EXECUTE FUNCTION keygate_keeps();

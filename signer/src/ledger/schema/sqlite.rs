@@ -27,7 +27,7 @@ const MIGRATIONS: [Migration; 6] = [
     |db, _| Ok(db.execute_batch(COUNTED)?),
     |db, _| Ok(db.execute_batch(STATEMENTS)?),
     spends,
-    |db, _| Ok(db.execute_batch(EXPIRY)?),
+    |db, _| Ok(db.execute_batch(FREE)?),
 ];
 
 pub(in crate::ledger) const TABLE: &str =
@@ -108,8 +108,8 @@ const STATEMENTS: &str = "CREATE TABLE statements (
 ///
 /// `total` is the running total of `amount` by policy, address, chain and asset, so that the spending of any window is
 /// one subtraction; 40 bytes, big-endian, which no sum of 32 bytes ever fills. `asset` is a token's address, or empty for
-/// the chain's own currency. `counted_at`, in milliseconds since 1970, never falls within an account. `body` is the
-/// transaction as JSON, without its nonce. `gaps` are nonces that were reserved and
+/// the chain's own currency. `counted_at`, in milliseconds since 1970, never falls within an account. A nonce that is
+/// `managed` was chosen here; `body` is the transaction as JSON, without it. `gaps` are nonces that were reserved and
 /// given back unused. What is to be sent to the chain is in `sends`. Each entry of `audit` has the SHA-256 of the one
 /// before it and of itself.
 const SPENDS: &str = "CREATE TABLE spends (
@@ -179,19 +179,49 @@ const SPENDS: &str = "CREATE TABLE spends (
 const REQUESTS: &str = "DROP INDEX spending;
     ALTER TABLE transactions DROP COLUMN total;
     ALTER TABLE transactions DROP COLUMN counted_at;
+    ALTER TABLE transactions ADD COLUMN managed INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE transactions ADD COLUMN send INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE transactions ADD COLUMN body TEXT;
     CREATE INDEX by_nonce ON transactions (address, chain_id, nonce);
     CREATE INDEX unfinished ON transactions (id) WHERE raw IS NULL;
     DROP TRIGGER signed_for_ever;
     CREATE TRIGGER signed_for_ever
-        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body
+        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body, managed
         ON transactions WHEN old.raw IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
 
+/// `gaps` are ranges of nonces below `next`, their first and last one, that no transaction has: what lies below the highest
+/// that one has, whoever chose it. 2^62 and those above are not kept account of.
+///
 /// What is held expires at `expires_at`, in milliseconds since 1970, if nobody decides about it. What was held before there
-/// was such a time has a day. `replaces` is the nonce of what it is to replace.
-const EXPIRY: &str = "ALTER TABLE approvals ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+/// was such a time has a day. `replaces` is the nonce of what it is to replace; `replaced_by` the hash of what took a
+/// transaction's place.
+const FREE: &str = "DROP TRIGGER signed_for_ever;
+    ALTER TABLE transactions DROP COLUMN managed;
+    CREATE TRIGGER signed_for_ever
+        BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body
+        ON transactions WHEN old.raw IS NOT NULL
+        BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;
+    DROP TABLE gaps;
+    CREATE TABLE gaps (
+        address BLOB NOT NULL CHECK (length(address) = 20),
+        chain_id INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL CHECK (last >= first),
+        PRIMARY KEY (address, chain_id, last)
+    ) STRICT;
+    DELETE FROM nonces;
+    INSERT INTO nonces (address, chain_id, next)
+        SELECT address, chain_id, max(nonce) + 1 FROM transactions
+        WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1 << 62 GROUP BY address, chain_id;
+    INSERT INTO gaps (address, chain_id, first, last)
+        SELECT address, chain_id, before + 1, nonce - 1 FROM
+            (SELECT address, chain_id, nonce,
+                    lag(nonce, 1, -1) OVER (PARTITION BY address, chain_id ORDER BY nonce) AS before
+             FROM transactions WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1 << 62) AS taken
+        WHERE nonce > before + 1;
+    ALTER TABLE sends ADD COLUMN replaced_by BLOB CHECK (length(replaced_by) = 32);
+    ALTER TABLE approvals ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
     UPDATE approvals SET expires_at = asked_at + 86400000;
     ALTER TABLE approvals ADD COLUMN replaces INTEGER;";
 

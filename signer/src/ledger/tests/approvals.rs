@@ -1,6 +1,5 @@
 //! Requests that somebody else must approve first.
 
-use keygate_config::Ledger as Config;
 
 use super::*;
 use crate::policy::{Approval, Denied};
@@ -119,25 +118,5 @@ async fn so_many_are_withdrawn_in_a_day_and_no_more() {
     let one = held(ledger, tomorrow("more")).await;
     ledger.decide(one.approval, one.digest, "security".into(), false, at(NOW) + DAY).await.unwrap();
     held(ledger, tomorrow("another")).await;
-    open.close();
-}
-
-/// What waited in a ledger from before there was an end to it.
-#[tokio::test]
-async fn what_was_held_before_has_a_day() {
-    let place = Kind::Sqlite.place();
-    let Config::Sqlite(path) = place.config() else { unreachable!() };
-    let old = rusqlite::Connection::open(&path).unwrap();
-    schema::sqlite::older(&old, 5);
-    let insert =
-        "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at)
-        VALUES ('payments', 'hot', ?1, 'a', ?2, 137, 'payouts', 'require_approval', '{}', ?3)";
-    old.execute(insert, rusqlite::params![[0x11_u8; 20], [1_u8; 32], millis(at(NOW))]).unwrap();
-    drop(old);
-    let open = Open::at(&path);
-    let mut again = of("payments", "a", &["security"]);
-    assert!(matches!(open.ledger.begin(again.clone()).await, Ok(Begun::StillHeld(_))));
-    again.now = at(NOW) + DAY;
-    is_denied(open.ledger.begin(again).await, "expired");
     open.close();
 }

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use alloy_primitives::{B256, U256};
@@ -58,6 +59,12 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
+/// A nonce that no other request has.
+fn unused() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1_000_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 fn request(idempotency_key: &str, value: u64) -> Request {
     Request {
         id: RequestId {
@@ -68,7 +75,8 @@ fn request(idempotency_key: &str, value: u64) -> Request {
         },
         digest: [1; 32],
         chain_id: 137,
-        nonce: Nonce::Given { nonce: u64::MAX - 1, most: u32::MAX },
+        nonce: Nonce::Given(unused()),
+        replacements: None,
         value: U256::from(value),
         body: "{}".into(),
         send: false,

@@ -2,13 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use keygate_config::Replacements;
 use proptest::prelude::*;
 
 use super::*;
 use crate::policy::Denied;
 
 fn managed(name: &str, at_least: u64) -> Request {
-    Request { nonce: Nonce::Managed { at_least }, allowed: Allowed::default(), ..request(name, 0) }
+    let nonce = Nonce::Managed { at_least };
+    Request { nonce, body: body(6, 100), allowed: Allowed::default(), ..request(name, 0) }
+}
+
+/// A payment of so much for such a price of gas.
+fn body(value: u64, fee: u64) -> String {
+    let body = serde_json::json!({ "chainId": 137, "type": 0, "to": COLD.to_checksum(None), "value": value, "data": "0x",
+                                   "gas": 21_000, "gasPrice": fee });
+    body.to_string()
 }
 
 async fn chosen(ledger: &Ledger, request: Request) -> Reserved {
@@ -46,7 +55,7 @@ async fn each_request_has_the_next_and_what_is_given_back_comes_first() {
     assert_eq!(chosen(&open.ledger, Request { chain_id: 1, ..managed("h", 0) }).await.nonce, 0);
     assert_eq!(chosen(&open.ledger, as_key("cold", COLD, managed("i", 3))).await.nonce, 3);
     assert_eq!(chosen(&open.ledger, managed("j", 40)).await.nonce, 40);
-    assert_eq!(chosen(&open.ledger, managed("k", 12)).await.nonce, 41, "a node that is behind changes nothing");
+    assert_eq!(chosen(&open.ledger, managed("k", 40)).await.nonce, 41);
     open.close();
 }
 
@@ -78,7 +87,8 @@ async fn what_nobody_has_is_a_gap_that_one_request_fills() {
     }
     assert_eq!(chosen(&open.ledger, filling("g", 1, 1)).await.nonce, 1);
     assert!(denied(open.ledger.begin(filling("h", 1, 1)).await), "it is filled");
-    assert_eq!(chosen(&open.ledger, managed("i", 1)).await.nonce, 4);
+    assert_eq!(chosen(&open.ledger, managed("i", 1)).await.nonce, 2);
+    assert_eq!(chosen(&open.ledger, managed("j", 1)).await.nonce, 4);
     open.close();
 }
 
@@ -88,7 +98,7 @@ async fn what_is_given_back_and_somebody_has_is_no_gap() {
     let open = Open::at(&dir.path().join("ledger.db"));
     let first = chosen(&open.ledger, managed("a", 0)).await;
     open.ledger.release(first.reservation, at(NOW)).await.unwrap();
-    fresh(&open.ledger, Request { nonce: Nonce::Given { nonce: 0, most: 0 }, ..managed("b", 0) }).await;
+    fresh(&open.ledger, Request { nonce: Nonce::Given(0), ..managed("b", 0) }).await;
     assert_eq!(chosen(&open.ledger, managed("c", 0)).await.nonce, 1);
     open.close();
 }
@@ -98,7 +108,7 @@ async fn one_that_a_caller_gave_is_not_chosen() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
     for (name, nonce) in [("x", 1), ("y", 2)] {
-        fresh(&open.ledger, Request { nonce: Nonce::Given { nonce, most: 0 }, ..managed(name, 0) }).await;
+        fresh(&open.ledger, Request { nonce: Nonce::Given(nonce), ..managed(name, 0) }).await;
     }
     for (name, nonce) in [("a", 0), ("b", 3), ("c", 4)] {
         assert_eq!(chosen(&open.ledger, managed(name, 0)).await.nonce, nonce);
@@ -106,11 +116,9 @@ async fn one_that_a_caller_gave_is_not_chosen() {
     open.close();
 }
 
-#[tokio::test]
-async fn what_a_caller_gave_is_no_gap_for_another() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
-    let given = |name, nonce| Request { nonce: Nonce::Given { nonce, most: 9 }, ..managed(name, 0) };
+async fn what_a_caller_gave_is_no_gap_for_another(place: Place) {
+    let open = place.open();
+    let given = |name, nonce| Request { nonce: Nonce::Given(nonce), ..managed(name, 0) };
     let one = chosen(&open.ledger, managed("a", 0)).await;
     let two = chosen(&open.ledger, managed("b", 0)).await;
     open.ledger.release(one.reservation, at(NOW)).await.unwrap();
@@ -131,22 +139,111 @@ async fn what_a_caller_gave_is_no_gap_for_another() {
     open.close();
 }
 
-#[tokio::test]
-async fn a_transaction_is_replaced_so_often_and_no_more() {
-    let dir = tempfile::tempdir().unwrap();
-    let open = Open::at(&dir.path().join("ledger.db"));
-    let replacing = |name, nonce| Request { nonce: Nonce::Replacing { nonce, most: 2 }, ..managed(name, 0) };
-    let denied =
-        |begun: Result<Begun, LedgerError>| matches!(begun, Ok(Begun::Denied(Denied { rule: "replacements", .. })));
-    assert!(denied(open.ledger.begin(replacing("none", 0)).await), "there is nothing to replace");
-    chosen(&open.ledger, managed("a", 0)).await;
-    for name in ["b", "c"] {
-        assert_eq!(chosen(&open.ledger, replacing(name, 0)).await.nonce, 0);
+/// A payment under a policy that lets it be replaced twice, for a fifth more each.
+fn payment(name: &str, nonce: Nonce, value: u64, fee: u64) -> Request {
+    let replacements = Some(Replacements { max: Some(2), max_fee_bump_percent: Some(20) });
+    Request { nonce, replacements, body: body(value, fee), ..managed(name, 0) }
+}
+
+/// Whether a replacement is asked for, or a nonce is given that somebody has: it is one decision.
+async fn what_has_a_nonce_is_replaced_as_the_policy_says(place: Place) {
+    let open = place.open();
+    for (again, key, address) in [(Nonce::Given as fn(u64) -> Nonce, "hot", HOT), (Nonce::Replacing, "cold", COLD)] {
+        let payment = |name, nonce, value, fee| as_key(key, address, payment(name, nonce, value, fee));
+        let begin = async |request| match open.ledger.begin(request).await.unwrap() {
+            Begun::Fresh(reserved) => Ok(reserved),
+            Begun::Denied(Denied { rule: "replacements", detail }) => Err(detail),
+            other => panic!("{other:?}"),
+        };
+        let managed = Nonce::Managed { at_least: 0 };
+        assert_eq!(begin(payment("a", managed, 6, 100)).await.unwrap().nonce, 0);
+        for (name, value, fee) in [("dearer", 6, 121), ("other", 7, 100)] {
+            begin(payment(name, again(0), value, fee)).await.unwrap_err();
+        }
+        let theirs = payment("theirs", again(0), 6, 100);
+        let theirs = Request { id: RequestId { caller: "payroll".into(), ..theirs.id.clone() }, ..theirs };
+        assert!(begin(theirs).await.unwrap_err().contains("another caller's"));
+        let second = begin(payment("b", again(0), 6, 120)).await.unwrap();
+        assert_eq!(second.nonce, 0);
+        assert_eq!(begin(payment("c", again(0), 6, 144)).await.unwrap().nonce, 0);
+        assert!(begin(payment("d", again(0), 6, 144)).await.unwrap_err().contains("2 times"));
+        assert_eq!(begin(payment("e", managed, 6, 100)).await.unwrap().nonce, 1);
+
+        // What is final is not replaced.
+        let sent = Request { send: true, ..payment("f", managed, 6, 100) };
+        let sent = begin(sent).await.unwrap();
+        open.ledger.store(sent.reservation, signed(1), at(NOW)).await.unwrap();
+        begin(payment("g", again(2), 6, 100)).await.unwrap();
+        let confirmed = Progress { state: State::Confirmed, ..Progress::default() };
+        open.ledger.update(sent.reservation, Progress::default(), confirmed, at(NOW)).await.unwrap();
+        assert!(begin(payment("h", again(2), 6, 100)).await.unwrap_err().contains("final"));
     }
-    assert!(denied(open.ledger.begin(replacing("d", 0)).await));
-    assert_eq!(chosen(&open.ledger, managed("e", 0)).await.nonce, 1);
     open.close();
 }
+
+#[tokio::test]
+async fn only_what_is_there_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let begun = open.ledger.begin(payment("a", Nonce::Replacing(0), 6, 100)).await.unwrap();
+    assert!(matches!(begun, Begun::Denied(Denied { rule: "replacements", .. })), "there is nothing to replace");
+    fresh(&open.ledger, payment("b", Nonce::Given(0), 6, 100)).await;
+    open.close();
+}
+
+/// A node that is wrong is followed once, and not for good: what it left out is chosen as soon as a node is right.
+async fn a_count_that_was_too_high_jams_nothing(place: Place) {
+    let open = place.open();
+    for (name, count, nonce) in [
+        ("a", 7, 7),
+        // Wrong, and by much: nobody looks at each that lies between.
+        ("b", 1 << 39, 1 << 39),
+        ("c", 1 << 39, (1 << 39) + 1),
+        ("d", 8, 8),
+        ("e", 1 << 20, 1 << 20),
+        ("f", 7, 9),
+        ("g", 1 << 40, 1 << 40),
+        ("h", 10, 10),
+        // A ledger that was restored knows less than the chain.
+        ("i", 50, 50),
+        ("j", 50, 51),
+    ] {
+        assert_eq!(chosen(&open.ledger, managed(name, count)).await.nonce, nonce, "{name}");
+    }
+    let known = open.ledger.nonces(HOT, 137, 50).await.unwrap();
+    assert_eq!((known.next, known.gaps.len(), known.gaps[0]), (Some((1 << 40) + 1), 1000, 52));
+    open.close();
+    let open = place.open();
+    assert_eq!(chosen(&open.ledger, managed("k", 50)).await.nonce, 52);
+    open.close();
+}
+
+/// What somebody else's transactions had before one that is final is gone, whatever a node that is behind counts.
+async fn a_count_that_is_too_low_chooses_nothing_that_is_used(place: Place) {
+    let open = place.open();
+    let first = chosen(&open.ledger, Request { send: true, ..managed("a", 50) }).await;
+    let beside = chosen(&open.ledger, managed("b", 60)).await;
+    open.ledger.store(first.reservation, signed(1), at(NOW)).await.unwrap();
+    // It is not in a block yet: the chain may be right that nobody has these.
+    assert_eq!(chosen(&open.ledger, managed("c", 48)).await.nonce, 48);
+    let end = Progress { state: State::Confirmed, ..Progress::default() };
+    open.ledger.update(first.reservation, Progress::default(), end, at(NOW)).await.unwrap();
+    for (name, nonce) in [("d", 51), ("e", 52)] {
+        assert_eq!(chosen(&open.ledger, managed(name, 3)).await.nonce, nonce);
+    }
+    open.ledger.release(beside.reservation, at(NOW)).await.unwrap();
+    assert_eq!(open.ledger.nonces(HOT, 137, 0).await.unwrap().gaps, (53..=60).collect::<Vec<_>>());
+    // Another address is another's.
+    assert_eq!(chosen(&open.ledger, as_key("cold", COLD, managed("f", 3))).await.nonce, 3);
+    open.close();
+}
+
+on_both!(
+    what_a_caller_gave_is_no_gap_for_another,
+    what_has_a_nonce_is_replaced_as_the_policy_says,
+    a_count_that_was_too_high_jams_nothing,
+    a_count_that_is_too_low_chooses_nothing_that_is_used,
+);
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
@@ -181,6 +278,60 @@ proptest! {
                 let known = open.ledger.nonces(HOT, 137, 0).await.unwrap();
                 let all: BTreeSet<_> = held.iter().copied().chain(known.gaps).collect();
                 assert!(all.into_iter().eq(0..known.next.unwrap_or(0)));
+            }
+            open.close();
+        });
+    }
+
+    /// Whatever nodes count, and whatever is reserved, given, signed and given back: what is chosen is the lowest from the
+    /// count on that nobody has. So none is chosen twice, and once nodes are right, none is left out.
+    #[test]
+    fn the_lowest_that_nobody_has_is_chosen(
+        kind in Kind::any(),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0u8..7, prop_oneof![0u64..20, 0u64..1 << 40]), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let place = kind.place();
+            let open = place.open();
+            let (mut held, mut unsigned, mut right) = (BTreeSet::new(), Vec::new(), 0);
+            let lowest = |held: &BTreeSet<u64>, count: u64| (count..).find(|nonce| !held.contains(nonce)).unwrap();
+            for (i, (which, step, any)) in steps.into_iter().enumerate() {
+                match step {
+                    // A node that is right, or is not.
+                    0..=2 => {
+                        let count = if step == 0 { any } else { right };
+                        let reserved = chosen(&open.ledger, managed(&i.to_string(), count)).await;
+                        assert_eq!(reserved.nonce, lowest(&held, count));
+                        held.insert(reserved.nonce);
+                        unsigned.push(reserved);
+                    }
+                    3 if !held.contains(&any) => {
+                        let given = Request { nonce: Nonce::Given(any), ..managed(&i.to_string(), 0) };
+                        unsigned.push(chosen(&open.ledger, given).await);
+                        held.insert(any);
+                    }
+                    // Blocks have all that they can.
+                    4 => right = lowest(&held, right),
+                    5 if !unsigned.is_empty() => {
+                        let reserved = unsigned.swap_remove(which.index(unsigned.len()));
+                        open.ledger.store(reserved.reservation, signed(1), at(NOW)).await.unwrap();
+                    }
+                    6 if !unsigned.is_empty() => {
+                        let reserved = unsigned.swap_remove(which.index(unsigned.len()));
+                        open.ledger.release(reserved.reservation, at(NOW)).await.unwrap();
+                        held.remove(&reserved.nonce);
+                    }
+                    _ => {}
+                }
+            }
+            let next = open.ledger.nonces(HOT, 137, 0).await.unwrap().next.unwrap_or(0);
+            assert!(held.last().is_none_or(|last| *last < next));
+            // In the end all are right: they go on without a gap.
+            for i in 0..10 {
+                let reserved = chosen(&open.ledger, managed(&format!("right {i}"), right)).await;
+                assert_eq!(reserved.nonce, lowest(&held, right));
+                held.insert(reserved.nonce);
             }
             open.close();
         });

@@ -88,7 +88,7 @@ async fn a_ledger_from_before_addresses_has_them_now() {
 #[tokio::test]
 async fn each_older_version_is_brought_to_this_one() {
     let (signer, raw) = old_payment(0);
-    // From the sixth on, nothing moved.
+    // The fifth has a test of its own, in either database.
     for version in 1..5 {
         let place = Kind::Sqlite.place();
         let Config::Sqlite(path) = place.config() else { unreachable!() };
@@ -157,6 +157,76 @@ async fn each_older_version_is_brought_to_this_one() {
         assert_eq!((whole.transactions, whole.statements), (1, 0), "what came before it has no entry");
     }
 }
+
+/// Those that callers gave before keygate chose any: they are not chosen, and those between them are.
+#[tokio::test]
+async fn nonces_that_were_given_before_are_not_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    schema::sqlite::older(&old, 4);
+    for (i, nonce) in [5, 2, 2, i64::MAX, -1].into_iter().enumerate() {
+        let insert = "INSERT INTO transactions (caller, key, idempotency_key, digest, chain_id, nonce, policy, value, total,
+                                                created_at, address)
+                      VALUES ('payments', 'hot', ?1, zeroblob(32), 137, ?2, 'payouts', zeroblob(32), zeroblob(32), 0, ?3)";
+        old.execute(insert, rusqlite::params![i.to_string(), nonce, HOT.into_array()]).unwrap();
+    }
+    drop(old);
+    let open = Open::with(&path, &[]);
+    for expected in [0, 1, 3, 4, 6, 7] {
+        let name = format!("new {expected}");
+        let request = Request { nonce: Nonce::Managed { at_least: 0 }, ..request(&name, 0) };
+        assert_eq!(fresh_nonce(&open.ledger, request).await, expected);
+    }
+    open.close();
+}
+
+/// What the version before this one has: nonces that were chosen, given and given back, and what waits for approval.
+async fn the_version_before_goes_on(place: Place) {
+    place.before();
+    let bytes = |byte: u8, length| match place {
+        Place::Sqlite(_) => format!("x'{}'", hex::encode(vec![byte; length])),
+        Place::Postgres(_) => format!("'\\x{}'", hex::encode(vec![byte; length])),
+    };
+    let (hot, digest, value) = (bytes(0x11, 20), bytes(1, 32), bytes(0, 32));
+    for nonce in [0, 2, 5] {
+        let columns =
+            "caller, key, address, idempotency_key, digest, chain_id, nonce, managed, send, body, policy, value";
+        place
+            .hand(&format!(
+                "INSERT INTO transactions ({columns}, created_at) VALUES
+                 ('payments', 'hot', {hot}, 'old {nonce}', {digest}, 137, {nonce}, 1, 0, '{{}}', 'payouts', {value}, 1)"
+            ))
+            .unwrap();
+    }
+    place.hand(&format!("INSERT INTO nonces (address, chain_id, next) VALUES ({hot}, 137, 6)")).unwrap();
+    place.hand(&format!("INSERT INTO gaps (address, chain_id, nonce) VALUES ({hot}, 137, 1)")).unwrap();
+    let columns = "caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at";
+    place
+        .hand(&format!(
+            "INSERT INTO approvals ({columns}) VALUES
+             ('payments', 'hot', {hot}, 'large', {digest}, 137, 'payouts', 'require_approval', '{{}}', {NOW}000)"
+        ))
+        .unwrap();
+    let open = place.open();
+    let held = open.ledger.held(1).await.unwrap().unwrap();
+    assert_eq!((held.asked_at, held.expires_at), (millis(at(NOW)), millis(at(NOW + 24 * HOUR))));
+    for (i, expected) in [1, 3, 4, 6].into_iter().enumerate() {
+        let new = Request { nonce: Nonce::Managed { at_least: 0 }, ..request(&i.to_string(), 0) };
+        assert_eq!(fresh_nonce(&open.ledger, new).await, expected);
+    }
+    pending(open.ledger.begin(request("old 2", 0)).await);
+    open.close();
+}
+
+async fn fresh_nonce(ledger: &Ledger, request: Request) -> u64 {
+    match ledger.begin(request).await.unwrap() {
+        Begun::Fresh(reserved) => reserved.nonce,
+        other => panic!("{other:?}"),
+    }
+}
+
+on_both!(the_version_before_goes_on);
 
 #[test]
 fn what_is_no_ledger_is_left_alone() {

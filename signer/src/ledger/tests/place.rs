@@ -85,6 +85,25 @@ impl Place {
         }
     }
 
+    /// Makes the tables of the version before this one.
+    pub(super) fn before(&self) {
+        match self {
+            Self::Sqlite(dir) => {
+                let db = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+                schema::sqlite::older(&db, usize::try_from(NEWEST).unwrap() - 1);
+            }
+            Self::Postgres(database) => {
+                let (_, before) = schema::postgres::MIGRATIONS.split_last().unwrap();
+                let version = before.len();
+                for sql in before {
+                    database.sql(sql).unwrap();
+                }
+                database.sql("CREATE TABLE keygate_ledger (version BIGINT NOT NULL)").unwrap();
+                database.sql(&format!("INSERT INTO keygate_ledger (version) VALUES ({version})")).unwrap();
+            }
+        }
+    }
+
     /// Takes away what keeps a hand from changing what was signed.
     pub(super) fn unguarded(&self) {
         let sql = match self {

@@ -7,7 +7,10 @@ use super::*;
 
 async fn the_first_signed_bytes_are_kept_for_ever(place: Place) {
     let open = place.open();
-    let reservation = fresh(&open.ledger, request("a", 1)).await;
+    // Larger than SQL's integers are.
+    let nonce = u64::MAX - 1;
+    let first = Request { nonce: Nonce::Given(nonce), ..request("a", 1) };
+    let reservation = fresh(&open.ledger, first).await;
     assert_eq!(open.ledger.store(reservation, signed(7), at(NOW)).await, Ok(signed(7)));
     assert_eq!(open.ledger.store(reservation, signed(8), at(NOW)).await, Ok(signed(7)));
     assert_eq!(open.ledger.release(reservation, at(NOW)).await, Ok(()));
@@ -22,7 +25,7 @@ async fn the_first_signed_bytes_are_kept_for_ever(place: Place) {
         address: Some(HOT),
         digest: [1; 32],
         chain_id: 137,
-        nonce: u64::MAX - 1,
+        nonce,
         body: Some("{}".into()),
         signed: Some(signed(7)),
     };

@@ -4,7 +4,7 @@ use super::*;
 use crate::policy::Approval;
 
 fn to_send(name: &str, nonce: u64) -> Request {
-    Request { nonce: Nonce::Given { nonce, most: 0 }, send: true, allowed: Allowed::default(), ..request(name, 0) }
+    Request { nonce: Nonce::Given(nonce), send: true, allowed: Allowed::default(), ..request(name, 0) }
 }
 
 #[tokio::test]
@@ -41,6 +41,37 @@ async fn what_is_signed_to_be_sent_is_under_way_until_it_ends() {
     assert_eq!(open.ledger.progress(reservation).await, Ok(Some(confirmed)));
     open.close();
 }
+
+async fn what_took_its_place_is_kept(place: Place) {
+    let open = place.open();
+    let both = [("a", 1), ("b", 2)];
+    let mut reservations = Vec::new();
+    for (name, byte) in both {
+        let nonce = if name == "a" { Nonce::Given(7) } else { Nonce::Replacing(7) };
+        let body = r#"{"chainId":137,"type":0,"to":null,"data":"0x00","gas":60000,"gasPrice":1}"#.into();
+        let reservation = fresh(&open.ledger, Request { nonce, body, ..to_send(name, 0) }).await;
+        open.ledger.store(reservation, signed(byte), at(NOW)).await.unwrap();
+        reservations.push(reservation);
+    }
+    let update = async |reservation, next: &Progress| {
+        open.ledger.update(reservation, Progress::default(), next.clone(), at(NOW)).await.unwrap();
+        assert_eq!(open.ledger.progress(reservation).await.unwrap().as_ref(), Some(next));
+    };
+    assert_eq!(open.ledger.confirmed(HOT, 137, 7).await, Ok(None));
+    update(reservations[1], &Progress { state: State::Confirmed, ..Progress::default() }).await;
+    let confirmed = open.ledger.confirmed(HOT, 137, 7).await.unwrap();
+    assert_eq!(confirmed, Some(signed(2).hash));
+    for (address, chain_id, nonce) in [(COLD, 137, 7), (HOT, 1, 7), (HOT, 137, 8)] {
+        assert_eq!(open.ledger.confirmed(address, chain_id, nonce).await, Ok(None));
+    }
+    update(reservations[0], &Progress { state: State::Replaced, replaced_by: confirmed, ..Progress::default() }).await;
+    open.close();
+    let told = place.hand("SELECT entry FROM audit ORDER BY seq DESC LIMIT 1").unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["what"], &told["replacedBy"]), (&"replaced".into(), &signed(2).hash.to_string().into()));
+}
+
+on_both!(what_took_its_place_is_kept);
 
 fn large(name: &str, body: &str) -> Request {
     let approval = Some(Approval {
