@@ -18,6 +18,7 @@ mod kinds;
 mod kms;
 mod kms_stub;
 mod listeners;
+mod lone;
 mod openapi;
 mod policies;
 mod postgres;

@@ -127,9 +127,7 @@ impl Signer {
     pub(crate) fn resolve_paths(&mut self, base: &Path) {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
         for address in self.listen.as_mut_slice() {
-            if let SignerAddress::Unix(path) = &mut address.value {
-                resolve(path);
-            }
+            address.value = address.value.clone().resolved(base);
         }
         if let Some(tls) = &mut self.tls {
             tls.value.resolve_paths(base);
