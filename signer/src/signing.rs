@@ -210,7 +210,7 @@ impl Signing {
             }
             Numbering::Chosen => {
                 let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoNonce)?;
-                Nonce::Managed { at_least: self.post.count(rpc, chain_id, key.address()).await? }
+                Nonce::Managed { at_least: self.post.count(&rpc, chain_id, key.address()).await? }
             }
         })
     }

@@ -19,6 +19,7 @@ mod kms;
 mod kms_stub;
 mod listeners;
 mod lone;
+mod nodes;
 mod openapi;
 mod policies;
 mod postgres;

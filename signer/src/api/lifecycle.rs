@@ -14,10 +14,10 @@ use super::routes::{
     Api, Run, answer, authenticate, content_type, idempotency_key, json_body, key_of, read, replayed, request_id,
     request_of, respond, run,
 };
-use crate::chain::Chain;
 use crate::chain::fees::{Chosen, Fees, fees};
 use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;
+use crate::chain::{Chain, Chains};
 use crate::key::Key;
 use crate::ledger::{Progress, RequestId};
 use crate::policy::{self, Denied, Replacement};
@@ -51,7 +51,8 @@ pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, re
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
         let key = key_of(&api.signing, &caller, key)?;
-        let (chain, rpc) = chain_of(&api, &caller, &chain)?;
+        let chains = api.signing.post.chains();
+        let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(Refusal::from) };
         let (latest, pending) = (ask(Moment::Latest).await?, ask(Moment::Pending).await?);
         let known = api.signing.ledger.nonces(key.address(), chain.id, pending).await.map_err(Refusal::Ledger)?;
@@ -73,7 +74,8 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
         let key = key_of(&api.signing, &caller, key)?;
-        let (chain, rpc) = chain_of(&api, &caller, &chain)?;
+        let chains = api.signing.post.chains();
+        let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let name = idempotency_key(&parts.headers)?;
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
@@ -150,7 +152,7 @@ async fn replacement(
     if progress.is_some_and(|progress| progress.state.is_final()) {
         return Err(Problem::decided("the transaction is final"));
     }
-    let chains = &api.signing.post.chains;
+    let chains = api.signing.post.chains();
     let chain = chains.by_id(record.chain_id).ok_or(Refusal::NoRpc)?;
     let rpc = chain.rpc.as_ref().ok_or(Refusal::NoRpc)?;
     let all = ledger.with_nonce(key.address(), chain.id, record.nonce).await.map_err(Refusal::Ledger)?;
@@ -284,8 +286,8 @@ fn action(body: &[u8]) -> Result<(bool, Offer), FieldError> {
 }
 
 /// The chain of this name, and its nodes, if the caller's policy allows it.
-fn chain_of<'a>(api: &'a Api, caller: &Caller, name: &str) -> Result<(&'a Chain, &'a Rpc), Problem> {
-    let chain = api.signing.post.chains.named(name).filter(|chain| caller.may_use_chain(chain.id));
+fn chain_of<'a>(chains: &'a Chains, caller: &Caller, name: &str) -> Result<(&'a Chain, &'a Rpc), Problem> {
+    let chain = chains.named(name).filter(|chain| caller.may_use_chain(chain.id));
     let chain = chain.ok_or_else(|| Problem::not_found("the caller's policy allows no chain of this name"))?;
     Ok((chain, chain.rpc.as_ref().ok_or(Refusal::NoRpc)?))
 }

@@ -34,8 +34,8 @@ use super::routes::{
     Admitted, Api, answer, authenticate, content_type, idempotency_key, read, replayed, request_id, request_of,
 };
 use super::statements::say;
-use crate::chain::Chain;
 use crate::chain::rpc::MAX_ANSWER;
+use crate::chain::{Chain, Chains};
 use crate::key::Key;
 use crate::message::Message;
 use crate::policy::{self, Denied};
@@ -69,7 +69,8 @@ async fn serve(api: &Arc<Api>, chain: Option<String>, request: Request) -> Respo
             refuse(problem, &request_id)
         }
         Ok((caller, idempotency_key, (body, large))) => {
-            let caller = Asking { api, caller, chain, idempotency_key, place, request_id: &request_id };
+            let chains = api.signing.post.chains();
+            let caller = Asking { api, caller, chains, chain, idempotency_key, place, request_id: &request_id };
             let response = caller.body(&body).await;
             drop(large);
             response
@@ -102,6 +103,8 @@ fn refuse(problem: Problem, request_id: &str) -> Response {
 struct Asking<'a> {
     api: &'a Arc<Api>,
     caller: Arc<Caller>,
+    /// Of the file, as it was at the start of the request.
+    chains: Arc<Chains>,
     /// As the path has it.
     chain: Option<String>,
     idempotency_key: Option<String>,
@@ -176,7 +179,7 @@ impl Asking<'_> {
 
     /// The chain that is asked about.
     fn chain(&self) -> Result<&Chain, Fault> {
-        let chains = &self.api.signing.post.chains;
+        let chains = &self.chains;
         let allowed = |chain: &&Chain| self.caller.may_use_chain(chain.id);
         match &self.chain {
             Some(name) => chains.named(name).filter(allowed).ok_or_else(|| {
@@ -263,7 +266,7 @@ impl Asking<'_> {
                 problem: "the path has another chain".into(),
             }));
         }
-        Ok(self.api.signing.post.chains.by_id(id).filter(|_| self.caller.may_use_chain(id)))
+        Ok(self.chains.by_id(id).filter(|_| self.caller.may_use_chain(id)))
     }
 
     /// ethers, viem and web3.py give the message first, as it was specified; some give the address first.
