@@ -270,9 +270,14 @@ async fn finish(api: Arc<Api>, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(FINISH_EVERY) => reserved_before = SystemTime::now() - UNFINISHED_AFTER,
+            () = tokio::time::sleep(FINISH_EVERY) => reserved_before = left(SystemTime::now()),
         }
     }
+}
+
+/// What was reserved until then is left over: whoever reserved it, another may sign it.
+pub(crate) fn left(now: SystemTime) -> SystemTime {
+    now - UNFINISHED_AFTER
 }
 
 /// Follows every chain, each for itself, and those that a reload adds as well.

@@ -25,7 +25,7 @@ mod sends;
 mod spends;
 mod statements;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 mod verify;
 mod writer;
