@@ -56,6 +56,29 @@ pub(crate) struct Answer {
     pub(crate) replayed: bool,
 }
 
+/// What is known of a request before it is filled.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    /// What was reserved under its name, and perhaps signed.
+    record: Option<Record>,
+    /// What is shown to who approves it.
+    shown: Option<String>,
+}
+
+impl Before {
+    /// What was signed: that is the answer.
+    pub(crate) fn signed(&self, id: &RequestId) -> Option<Answer> {
+        let Record { reservation, signed, chain_id, nonce, .. } = self.record.clone()?;
+        Some(Answer { reservation, signed: signed?, from: id.address, chain_id, nonce, replayed: true })
+    }
+
+    /// The transaction that is reserved, or was shown: that is what is signed.
+    pub(crate) fn body(&self) -> Option<&str> {
+        let reserved = self.record.as_ref().and_then(|record| record.body.as_deref());
+        reserved.or(self.shown.as_deref())
+    }
+}
+
 /// What was signed, and is no transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -65,19 +88,14 @@ pub(crate) struct Said {
 }
 
 impl Signing {
-    /// What was signed under `id` before.
-    pub(crate) async fn known(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<Answer>, Refusal> {
-        let record = self.record(id, digest).await?;
-        Ok(record.and_then(|Record { reservation, signed, chain_id, nonce, .. }| {
-            Some(Answer { reservation, signed: signed?, from: id.address, chain_id, nonce, replayed: true })
-        }))
-    }
-
-    /// What this request was filled in with when it was reserved, or was shown to who approves it: that is what is signed.
-    pub(crate) async fn filled(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<String>, Refusal> {
-        match self.record(id, digest).await? {
-            Some(record) => Ok(record.body),
-            None => self.held(id, digest).await,
+    /// What is known of a request before it is filled.
+    pub(crate) async fn before(&self, id: &RequestId, digest: [u8; 32]) -> Result<Before, Refusal> {
+        match self.timed("lookup", self.ledger.lookup_or_held(id.clone())).await? {
+            (Some(record), _) if record.digest != digest => Err(Refusal::Conflict),
+            (record, held) => {
+                let shown = held.filter(|held| held.digest == digest).map(|held| held.body);
+                Ok(Before { record, shown })
+            }
         }
     }
 

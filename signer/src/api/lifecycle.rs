@@ -11,8 +11,8 @@ use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
 use super::routes::{
-    Api, Run, answer, authenticate, content_type, idempotency_key, json_body, key_of, read, replayed, request_id,
-    request_of, respond, run,
+    Api, Run, answer, authenticate, before, content_type, idempotency_key, json_body, key_of, read, replayed,
+    request_id, request_of, respond, run,
 };
 use crate::chain::fees::{Chosen, Fees, fees};
 use crate::chain::node::Moment;
@@ -85,7 +85,8 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let id = request_of(&caller.name, key.name(), key.address(), name);
         let asked = [b"fill\0", chain.id.to_string().as_bytes(), b"\0", &body].concat();
         let digest = asked_digest(key.address(), &asked, true);
-        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+        let before = before(&api, &request_id, &id, digest).await?;
+        if let Some(known) = replayed(&api, &request_id, &id, &before) {
             return Ok(respond(&known));
         }
         let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
@@ -120,7 +121,8 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         let id = request_of(&caller.name, key.name(), key.address(), name);
         let asked = [b"replace\0", original.as_bytes(), b"\0", body.as_slice()].concat();
         let digest = asked_digest(key.address(), &asked, true);
-        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+        let before = before(&api, &request_id, &id, digest).await?;
+        if let Some(known) = replayed(&api, &request_id, &id, &before) {
             return Ok(respond(&known));
         }
         let original = request_of(&caller.name, key.name(), key.address(), original);

@@ -25,7 +25,7 @@ use crate::in_flight::Part;
 use crate::key::Key;
 use crate::ledger::{Held, RequestId, Signed};
 use crate::live::Live;
-use crate::signing::{Answer, Prepared, Refusal, Signing};
+use crate::signing::{Answer, Before, Prepared, Refusal, Signing};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Sidecar, Transaction};
 
 /// A request's body must be there within this time.
@@ -188,9 +188,8 @@ pub(super) async fn run(
     Run { caller, key, id, prepared }: Run,
     place: Option<Place>,
 ) -> Result<Answer, Refusal> {
-    let told = |result: Result<Answer, Refusal>| {
-        api.signing.metrics.request(outcome(&result));
-        log(request_id, &id, &result);
+    let told = |result| {
+        told(api, request_id, &id, &result);
         result
     };
     failpoint("admitted");
@@ -204,8 +203,7 @@ pub(super) async fn run(
                     let (policy, abandoned) = (caller.policy.as_ref(), attempt.abandoned());
                     let send = prepared.send;
                     let result = api.signing.transaction(&key, policy, id.clone(), prepared, abandoned).await;
-                    api.signing.metrics.request(outcome(&result));
-                    log(&request_id, &id, &result);
+                    self::told(&api, &request_id, &id, &result);
                     if let (true, Ok(answer)) = (send, &result) {
                         api.signing.post.send_first(&api.signing.ledger, &id, answer).await;
                     }
@@ -228,20 +226,22 @@ pub(super) async fn run(
     result.unwrap_or(Err(Refusal::Abandoned))
 }
 
-/// What was signed under this name before. Where what is asked for is filled here, it is looked for first: it is the
+/// What is known under this name. Where what is asked for is filled here, it is looked for first: what was signed is the
 /// answer even if it could not be filled any more.
-pub(super) async fn replayed(
-    api: &Api,
-    request_id: &str,
-    id: &RequestId,
-    digest: [u8; 32],
-) -> Result<Option<Answer>, Refusal> {
-    let result = api.signing.known(id, digest).await;
-    if let Some(result) = result.clone().transpose() {
-        api.signing.metrics.request(outcome(&result));
-        log(request_id, id, &result);
-    }
-    result
+pub(super) async fn before(api: &Api, request_id: &str, id: &RequestId, digest: [u8; 32]) -> Result<Before, Refusal> {
+    let before = api.signing.before(id, digest).await;
+    before.inspect_err(|refusal| told(api, request_id, id, &Err(refusal.clone())))
+}
+
+/// What was signed, if it was, which is the answer.
+pub(super) fn replayed(api: &Api, request_id: &str, id: &RequestId, before: &Before) -> Option<Answer> {
+    before.signed(id).inspect(|answer| told(api, request_id, id, &Ok(answer.clone())))
+}
+
+/// Tells metrics and log what came of a request.
+fn told(api: &Api, request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
+    api.signing.metrics.request(outcome(result));
+    log(request_id, id, result);
 }
 
 /// What is asked for, once it is a request.

@@ -31,7 +31,7 @@ use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
 use super::routes::{
-    Admitted, Api, answer, authenticate, content_type, idempotency_key, read, replayed, request_id, request_of,
+    Admitted, Api, answer, authenticate, before, content_type, idempotency_key, read, replayed, request_id, request_of,
 };
 use super::statements::say;
 use crate::chain::rpc::MAX_ANSWER;
@@ -39,7 +39,7 @@ use crate::chain::{Chain, Chains};
 use crate::key::Key;
 use crate::message::Message;
 use crate::policy::{self, Denied};
-use crate::signing::{Refusal, asked_digest};
+use crate::signing::{Before, Refusal, asked_digest};
 use crate::statement::Statement;
 use crate::strict::{FieldError, address, wrong};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS};
@@ -225,14 +225,18 @@ impl Asking<'_> {
             let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
             let id = request_of(&self.caller.name, key.name(), key.address(), name);
             // What has a sidecar needs it for its answer.
-            if named && !wanted.has_sidecar() {
-                let known = replayed(self.api, self.request_id, &id, digest).await.map_err(Problem::from)?;
-                if let Some(known) = known {
-                    return Ok((wanted, Err(known)));
-                }
+            let before = if named {
+                before(self.api, self.request_id, &id, digest).await.map_err(Problem::from)?
+            } else {
+                Before::default()
+            };
+            if !wanted.has_sidecar()
+                && let Some(known) = replayed(self.api, self.request_id, &id, &before)
+            {
+                return Ok((wanted, Err(known)));
             }
-            if named && let Some(body) = self.api.signing.filled(&id, digest).await.map_err(Problem::from)? {
-                wanted.fill_as(&body).map_err(Fault::field)?;
+            if let Some(body) = before.body() {
+                wanted.fill_as(body).map_err(Fault::field)?;
             }
             let by_nodes = wanted.fill(chain).await?;
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;

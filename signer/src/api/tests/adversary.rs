@@ -99,6 +99,22 @@ async fn what_was_signed_is_answered_again_whatever_the_nodes_say_now() {
 }
 
 #[tokio::test]
+async fn a_name_is_looked_up_once_before_it_is_filled_and_once_when_its_turn_has_come() {
+    let (signer, _node) = with("").await;
+    let lookups = async || {
+        let metrics = signer.get("/metrics").await.body;
+        let name = "keygate_signer_ledger_seconds_count{operation=\"lookup\"} ";
+        let line = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await["result"].is_object());
+    assert_eq!(lookups().await, 2);
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await["result"].is_object());
+    assert_eq!(lookups().await, 3);
+    signer.stop().await;
+}
+
+#[tokio::test]
 async fn a_replacement_is_answered_again() {
     let (signer, _node) = with("replacements = { max = 1 }").await;
     signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
