@@ -77,6 +77,12 @@ impl Before {
         let reserved = self.record.as_ref().and_then(|record| record.body.as_deref());
         reserved.or(self.shown.as_deref())
     }
+
+    /// The transaction that is reserved, and its nonce.
+    pub(crate) fn reserved(&self) -> Option<(&str, u64)> {
+        let record = self.record.as_ref()?;
+        Some((record.body.as_deref()?, record.nonce))
+    }
 }
 
 /// What was signed, and is no transaction.

@@ -126,7 +126,11 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
             return Ok(respond(&known));
         }
         let original = request_of(&caller.name, key.name(), key.address(), original);
-        let prepared = replacement(&api, &caller, key, &id, original, cancel, &offer).await?;
+        let prepared = match before.reserved() {
+            // It is finished as it was reserved, and is not one more.
+            Some((body, nonce)) => replacing(key, Transaction::from_body(body).map_err(invalid)?, nonce, cancel),
+            None => replacement(&api, &caller, key, &id, original, cancel, &offer).await?,
+        };
         let prepared = prepared.map(|prepared| Prepared { send: true, ..prepared.asked(digest) });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         Ok(respond(&run(&api, &request_id, run_it, place).await?))
@@ -177,9 +181,12 @@ async fn replacement(
     let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
     let verdict = policy::judge_replacement(policy, &replacement).and_then(|()| policy::judge_filled(policy, &tx));
     judged(api, key, id, &tx, verdict).await?;
-    let (numbering, purpose) =
-        (Numbering::Replacing(record.nonce), if cancel { Purpose::Nothing } else { Purpose::Again });
-    Ok(Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared }))
+    Ok(replacing(key, tx, record.nonce, cancel))
+}
+
+fn replacing(key: &Key, tx: Transaction, nonce: u64, cancel: bool) -> Result<Prepared, Refusal> {
+    let (numbering, purpose) = (Numbering::Replacing(nonce), if cancel { Purpose::Nothing } else { Purpose::Again });
+    Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared })
 }
 
 /// What is denied is in the audit trail.

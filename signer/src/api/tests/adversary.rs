@@ -133,6 +133,34 @@ async fn a_replacement_is_answered_again() {
 }
 
 #[tokio::test]
+async fn a_replacement_that_was_not_signed_is_signed_when_it_is_asked_for_again() {
+    let (dir, node, kms) = (tempfile::tempdir().unwrap(), Node::start(8453).await, FakeKms::start().await);
+    let base = format!("[signer.chains.base]\nid = 8453\nrpc = \"{}\"", node.url);
+    let policy = "[signer.policies.more]\nreplacements = { max = 1 }";
+    let mut config = config(dir.path(), &format!("{LOCAL}\n{base}\n{policy}\n"));
+    config.callers.get_mut("payments").unwrap().value.policy.as_mut().unwrap().value = "more".into();
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let signer = serve(dir, Signer::with_keys(&config, [("hot".to_owned(), key)].into()).unwrap());
+    signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
+    let bearer = format!("Bearer {TOKEN}");
+    let replace = |name: &str| {
+        let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("idempotency-key", name)];
+        let path = "/v1/keys/hot/transactions/a/replacements";
+        signer.send(request(Method::POST, path, &headers, r#"{"action":"speed-up"}"#))
+    };
+    // Nobody knows whether the key has signed: it stays reserved.
+    kms.plan([Turn::OtherKey]);
+    is_problem(&replace("b").await, 502, "key-bad-answer");
+    assert_eq!(signer.get("/v1/keys/hot/transactions/b").await.body["state"], "pending");
+    is_problem(&replace("c").await, 403, "policy-denied");
+    // It is the one replacement that there may be, whatever nodes say by now.
+    node.refuses("eth_getBlockByNumber");
+    let again = replace("b").await;
+    assert_eq!((again.status, &again.body["nonce"]), (StatusCode::OK, &json!(0)), "{again:?}");
+    signer.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_lies_of_nonces_stops_nothing() {
     let (signer, node) = with("").await;
     for count in ["0xffffffffffffffff", "0xfffffffffffffffe", "0x8000000000000000"] {
