@@ -151,12 +151,7 @@ impl Signing {
         let now = SystemTime::now();
         let judge = |tx: &Transaction| {
             let policy = policy.ok_or_else(Denied::no_policy)?;
-            let allowed = match purpose {
-                Purpose::Call => policy::judge(policy, tx, now)?,
-                Purpose::Nothing => policy::judge_nothing(policy, tx, now)?,
-                Purpose::Again => policy::judge(policy, tx, now).map(|_| Allowed::default())?,
-            };
-            self.may_give(policy, chain_id, numbering).map(|()| (policy, allowed))
+            self.judge(policy, tx, purpose, numbering, now).map(|allowed| (policy, allowed))
         };
         let mut judged = judge(&tx);
         if let Ok((_, Allowed { approval: Some(_), .. })) = &judged
@@ -211,6 +206,23 @@ impl Signing {
         let Reserved { reservation, nonce, .. } = reserved;
         let signed = self.reserved(key, &caller, tx, reserved, fresh).await?;
         Ok(answer(reservation, signed, nonce, false))
+    }
+
+    /// Judges a transaction by everything but what was spent before.
+    pub(crate) fn judge(
+        &self,
+        policy: &Policy,
+        tx: &Transaction,
+        purpose: Purpose,
+        numbering: Numbering,
+        now: SystemTime,
+    ) -> Result<Allowed, Denied> {
+        let allowed = match purpose {
+            Purpose::Call => policy::judge(policy, tx, now)?,
+            Purpose::Nothing => policy::judge_nothing(policy, tx, now)?,
+            Purpose::Again => policy::judge(policy, tx, now).map(|_| Allowed::default())?,
+        };
+        self.may_give(policy, tx.chain_id(), numbering).map(|()| allowed)
     }
 
     /// Whether the policy lets a caller give a nonce itself, where keygate chooses them.

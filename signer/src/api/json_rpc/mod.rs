@@ -10,7 +10,7 @@ mod transaction;
 mod wanted;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy_primitives::Address;
 use axum::extract::rejection::PathRejection;
@@ -37,12 +37,13 @@ use super::statements::say;
 use crate::chain::rpc::MAX_ANSWER;
 use crate::chain::{Chain, Chains};
 use crate::key::Key;
+use crate::ledger::RequestId;
 use crate::message::Message;
 use crate::policy::{self, Denied};
-use crate::signing::{Before, Refusal, asked_digest};
+use crate::signing::{Before, Numbering, Purpose, Refusal, asked_digest};
 use crate::statement::Statement;
 use crate::strict::{FieldError, address, wrong};
-use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS};
+use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Transaction};
 use crate::typed_data::TypedData;
 
 /// After this time, what is left of a batch is not carried out.
@@ -238,10 +239,18 @@ impl Asking<'_> {
             if let Some(body) = before.body() {
                 wanted.fill_as(body).map_err(Fault::field)?;
             }
-            let by_nodes = wanted.fill(chain).await?;
+            let missing = wanted.missing().map_err(Fault::field)?;
+            if let Some(missing) = missing {
+                // What is denied whatever nodes say, they are not asked for.
+                let (tx, nonce) = wanted.unfilled().map_err(Fault::field)?;
+                let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
+                let judged = self.api.signing.judge(policy, &tx, Purpose::Call, numbering, SystemTime::now());
+                self.allowed(key, &id, &tx, judged.map(drop)).await?;
+                wanted.fill(chain, missing).await?;
+            }
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
-            if by_nodes && let Err(denied) = policy::judge_filled(policy, &tx) {
-                return Err(Problem::from(self.api.signing.deny(key, &id, &tx, denied).await).into());
+            if missing.is_some() {
+                self.allowed(key, &id, &tx, policy::judge_filled(policy, &tx)).await?;
             }
             let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
             Ok((wanted, Ok(Admitted { caller, key, id, tx, nonce, asked: Some(digest), send, large: None })))
@@ -259,6 +268,20 @@ impl Asking<'_> {
             }
         };
         if send { result(&signed.signed.hash) } else { result(&wanted.signed(&signed)) }
+    }
+
+    /// What is denied is in the audit trail.
+    async fn allowed(
+        &self,
+        key: &Key,
+        id: &RequestId,
+        tx: &Transaction,
+        judged: Result<(), Denied>,
+    ) -> Result<(), Fault> {
+        match judged {
+            Ok(()) => Ok(()),
+            Err(denied) => Err(Problem::from(self.api.signing.deny(key, id, tx, denied).await).into()),
+        }
     }
 
     /// The chain of a transaction, to be asked for what it leaves out: the one that it names, and no other than the path's.

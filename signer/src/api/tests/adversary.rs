@@ -99,6 +99,40 @@ async fn what_was_signed_is_answered_again_whatever_the_nodes_say_now() {
 }
 
 #[tokio::test]
+async fn a_denied_caller_has_no_node_asked() {
+    let policy = format!("to = [\"{TO}\"]\nmax_value = \"10 wei\"\nmax_priority_fee_per_gas = \"5 wei\"");
+    let (signer, node) = with(&policy).await;
+    let elsewhere = "0x2222222222222222222222222222222222222222";
+    for (fields, rule) in [
+        (json!({ "to": elsewhere }), "to"),
+        (json!({ "data": "0x12345678" }), "functions"),
+        (json!({ "value": "0xb" }), "max_value"),
+        (json!({ "to": null, "data": "0x00" }), "allow_contract_creation"),
+        (json!({ "nonce": "0x0" }), "allow_nonce"),
+        (json!({ "maxPriorityFeePerGas": "0x6" }), "max_priority_fee_per_gas"),
+        (json!({ "type": "0x2", "gas": "0x5208", "to": elsewhere }), "to"),
+        (json!({ "accessList": [], "to": elsewhere }), "to"),
+    ] {
+        let mut tx = unpriced("0x1");
+        for (name, value) in fields.as_object().unwrap() {
+            tx[name] = value.clone();
+        }
+        for method in ["eth_signTransaction", "eth_sendTransaction"] {
+            let denied = signer.asks("base", method, method, &tx).await;
+            assert_eq!(denied["error"]["data"]["rule"], rule, "{fields}: {denied}");
+        }
+    }
+    for wrong in [json!({ "to": TO, "value": "1" }), json!({ "to": TO, "gasPrice": "0x1", "maxFeePerGas": "0x1" })] {
+        assert_eq!(signer.asks("base", "eth_sendTransaction", "a", &wrong).await["error"]["code"], -32602);
+    }
+    assert_eq!(node.asked(), 0);
+    // Others are filled.
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await["result"].is_object());
+    assert!(node.asked() > 0);
+    signer.stop().await;
+}
+
+#[tokio::test]
 async fn a_name_is_looked_up_once_before_it_is_filled_and_once_when_its_turn_has_come() {
     let (signer, _node) = with("").await;
     let lookups = async || {
