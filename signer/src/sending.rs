@@ -30,6 +30,9 @@ const FIRST: Duration = Duration::from_secs(5);
 /// How many transactions an address has is asked again after this time: somebody else may use the key.
 const COUNT_AGAIN: Duration = Duration::from_secs(10);
 
+/// The type of transactions whose authorizations use nonces besides their own (EIP-7702).
+const WITH_AUTHORIZATIONS: u8 = 4;
+
 /// Chains, as the file has them now, and what is on its way to them.
 #[derive(Debug)]
 pub(crate) struct Post {
@@ -84,6 +87,11 @@ impl Post {
     /// Asks the chain again next time: its answer was not what the ledger had thought.
     fn forget(&self, chain_id: u64, address: Address) {
         self.counts.lock().remove(&(chain_id, address));
+    }
+
+    /// As [`Self::forget`], of all addresses: authorizations take nonces of whoever signed them (EIP-7702).
+    fn forget_all(&self, chain_id: u64) {
+        self.counts.lock().retain(|(id, _), _| *id != chain_id);
     }
 
     /// There is something to send.
@@ -164,6 +172,9 @@ impl Post {
             };
             if let Some(next) = next.filter(|next| *next != sending.progress) {
                 told(chain, &sending, &next);
+                if next.block.is_some() && sending.signed.raw.first() == Some(&WITH_AUTHORIZATIONS) {
+                    self.forget_all(chain.id);
+                }
                 failpoint("following");
                 ledger.update(sending.reservation, sending.progress, next, now).await?;
             }

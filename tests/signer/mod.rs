@@ -8,6 +8,7 @@ mod chain;
 mod clients;
 mod crash;
 mod crash_steps;
+mod delegated;
 mod disk;
 mod doctor;
 mod example;
