@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
-use super::routes::{
-    Api, Run, answer, authenticate, before, content_type, idempotency_key, json_body, key_of, read, replayed,
-    request_id, request_of, respond, run,
+use super::request::{
+    answer, authenticate, content_type, idempotency_key, json_body, key_of, read, request_id, request_of,
 };
+use super::routes::Api;
+use super::transactions::{Run, before, replayed, respond, run};
 use crate::chain::fees::{Chosen, Fees, fees};
 use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;

@@ -30,10 +30,10 @@ use self::wanted::Wanted;
 use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
-use super::routes::{
-    Admitted, Api, answer, authenticate, before, content_type, idempotency_key, read, replayed, request_id, request_of,
-};
+use super::request::{answer, authenticate, content_type, idempotency_key, read, request_id, request_of};
+use super::routes::Api;
 use super::statements::say;
+use super::transactions::{Admitted, before, replayed, transaction as sign};
 use crate::chain::rpc::MAX_ANSWER;
 use crate::chain::{Chain, Chains};
 use crate::key::Key;
@@ -260,7 +260,7 @@ impl Asking<'_> {
             Err(known) => known,
             Ok(admitted) => {
                 // Boxed: it is large, and a batch may have many.
-                let signing = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone());
+                let signing = sign(self.api, self.request_id, admitted, self.place.clone());
                 match Box::pin(signing).await {
                     Err(Refusal::Held(held)) => return Err(Fault::held(&held)),
                     signed => signed.map_err(Problem::from)?,
@@ -396,5 +396,5 @@ fn json(body: &impl Serialize) -> Vec<u8> {
 }
 
 fn respond(body: &impl Serialize) -> Response {
-    super::routes::json_body(body)
+    super::request::json_body(body)
 }
