@@ -72,21 +72,6 @@ enum Command {
     Completions(completions::Args),
 }
 
-#[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
-struct SignerArgs {
-    #[command(flatten)]
-    file: ConfigFile,
-    #[command(subcommand)]
-    command: Option<SignerCommand>,
-}
-
-#[derive(Subcommand)]
-enum SignerCommand {
-    /// Check credentials, keys, permissions, ledger, clock and tokens, and say what to do.
-    Doctor(doctor::Args),
-}
-
 fn main() -> ExitCode {
     // Before anything else can install another: only aws-lc-rs has X25519MLKEM768.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
