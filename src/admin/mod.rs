@@ -84,7 +84,7 @@ impl Target {
         }
         let listen = keygate_config::load_lone_signer(&self.config).map_err(|found| {
             output::diagnostics(&found);
-            Failed(Some("the file does not say where the signer is".into()))
+            Failed(Some("the file does not say where it is administered: name a gateway with --admin".into()))
         })?;
         listen.map(|listen| signer::Running::at(&listen)).transpose()
     }
