@@ -74,11 +74,11 @@ fn verify(args: &Verify) -> Result<ExitCode, Failed> {
     match verified {
         Ok(whole) => {
             if args.json {
-                let Whole { head, transactions, statements } = whole;
-                let head = head.to_string();
-                output::json(
-                    &json!({ "whole": true, "head": head, "entries": whole.head.seq, "transactions": transactions, "statements": statements }),
-                )?;
+                let Whole { head, transactions, statements, refused, summed } = whole;
+                output::json(&json!({
+                    "whole": true, "head": head.to_string(), "entries": head.seq, "transactions": transactions,
+                    "statements": statements, "refused": refused, "summed": summed,
+                }))?;
             } else {
                 print(&what, args, whole);
             }
@@ -97,7 +97,7 @@ fn verify(args: &Verify) -> Result<ExitCode, Failed> {
     }
 }
 
-fn print(what: &str, args: &Verify, Whole { head, transactions, statements }: Whole) {
+fn print(what: &str, args: &Verify, Whole { head, transactions, statements, refused, summed }: Whole) {
     output::line(format!("{what}: the audit trail is whole"));
     output::line(format!("  {} entries, each with the hash of all before it", head.seq));
     let told = format!("{transactions} signed transactions and {statements} other signatures");
@@ -105,6 +105,7 @@ fn print(what: &str, args: &Verify, Whole { head, transactions, statements }: Wh
         Some(_) => format!("  they tell of {told}; what the ledger holds was not looked at"),
         None => format!("  {told}: those that the ledger holds"),
     });
+    output::line(format!("  {refused} requests that were refused or held, {summed} of them in sums"));
     match args.head {
         Some(kept) => output::line(format!("  the head {kept}, which was kept elsewhere, is in it")),
         None => output::line("  without a head that was kept elsewhere, nobody can tell whether its end was cut off"),

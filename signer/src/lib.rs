@@ -32,6 +32,7 @@ mod metrics;
 pub mod policy;
 mod prepared;
 mod refusal;
+mod refused;
 mod reload;
 mod sending;
 pub mod signature;

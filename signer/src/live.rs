@@ -127,9 +127,9 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<(&'static str, Json)> {
                 ("removed", Vec::new())
             }
             (Some(old), Some(new)) if old != new => {
-                let loosened = loosened(old, new);
-                tracing::warn!(policy = name, ?loosened, ?old, ?new, "policy changed");
-                ("changed", loosened)
+                let (more, less) = (loosened(old, new), loosened(new, old));
+                tracing::warn!(policy = name, loosened = few(&more), tightened = few(&less), "policy changed");
+                ("changed", more)
             }
             _ => continue,
         };
@@ -178,4 +178,28 @@ fn changes(old: &Snapshot, new: &Snapshot) -> Vec<(&'static str, Json)> {
         changes.push(("caller-changed", detail));
     }
     changes
+}
+
+/// The first of them, for one line.
+fn few(fields: &[String]) -> String {
+    const MOST: usize = 10;
+    match fields {
+        [] => "nothing".to_owned(),
+        [..] if fields.len() <= MOST => fields.join(", "),
+        _ => format!("{} and {} more", fields[..MOST].join(", "), fields.len() - MOST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_a_few_fields() {
+        let fields: Vec<_> = (0..300).map(|n| format!("tokens.{n}")).collect();
+        assert_eq!(few(&[]), "nothing");
+        assert_eq!(few(&fields[..2]), "tokens.0, tokens.1");
+        assert!(few(&fields[..10]).ends_with("tokens.9"));
+        assert!(few(&fields).ends_with("tokens.9 and 290 more"));
+    }
 }

@@ -1,6 +1,8 @@
 //! A transaction that is asked for: what it is for, how it comes by its nonce, and what says whether two requests are the
 //! same.
 
+use std::collections::BTreeSet;
+
 use alloy_primitives::Address;
 use sha2::{Digest, Sha256};
 
@@ -35,14 +37,17 @@ pub(crate) enum Numbering {
 }
 
 /// What a transaction is for, which says how it is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// To do what it says.
     Call,
     /// To take a nonce, and do nothing.
     Nothing,
     /// To do what another with its nonce would do, sooner: one of both is mined, and it is counted already.
-    Again,
+    Again {
+        /// Who has approved the same call with this nonce before, for other fees.
+        approved_by: BTreeSet<String>,
+    },
 }
 
 impl Prepared {

@@ -51,7 +51,16 @@ impl From<RpcError> for Refusal {
 }
 
 impl Refusal {
-    /// A short name, for metrics.
+    /// The rule that says no, and why, if one does.
+    pub(crate) fn denied(&self) -> Option<&Denied> {
+        match self {
+            Self::Denied(denied) => Some(denied),
+            Self::TooOften(too_often) => Some(&too_often.denied),
+            _ => None,
+        }
+    }
+
+    /// A short name, for metrics and the audit trail.
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
             Self::Encoders(_) => "encoders-disagree",

@@ -23,13 +23,16 @@ use crate::ledger::{
 };
 use crate::metrics::Metrics;
 use crate::policy::{self, Allowed, Denied, Policy, Rates};
+use crate::refused::{Refused, Sum};
 use crate::sending::Post;
 use crate::signature::Signature;
 use crate::statement::Statement;
 use crate::transaction::Transaction;
 
-/// A transaction that is denied is kept up to this size, in bytes of JSON.
-const MOST_KEPT: usize = 4096;
+/// A transaction that is refused is in the audit trail up to this size, in bytes of JSON,
+const MOST_KEPT: usize = 1024;
+/// and why it is, which may name what its caller has named, up to this one.
+const MOST_WHY: usize = 512;
 
 pub(crate) use crate::prepared::{Numbering, Prepared, Purpose, asked_digest};
 pub(crate) use crate::refusal::Refusal;
@@ -43,6 +46,7 @@ pub(crate) struct Signing {
     pub(crate) in_flight: InFlight,
     pub(crate) post: Arc<Post>,
     pub(crate) rates: Rates,
+    pub(crate) refused: Arc<Refused>,
 }
 
 /// A signed transaction, and whether it was signed before.
@@ -151,7 +155,7 @@ impl Signing {
         let now = SystemTime::now();
         let judge = |tx: &Transaction| {
             let policy = policy.ok_or_else(Denied::no_policy)?;
-            self.judge(policy, tx, purpose, numbering, now).map(|allowed| (policy, allowed))
+            self.judge(policy, tx, &purpose, numbering, now).map(|allowed| (policy, allowed))
         };
         let mut judged = judge(&tx);
         if let Ok((_, Allowed { approval: Some(_), .. })) = &judged
@@ -164,7 +168,7 @@ impl Signing {
             Ok(judged) => judged,
             Err(denied) => {
                 // What was reserved before was denied then, if it was, and is looked at again and again.
-                return Err(if counted { self.denied(denied) } else { self.deny(key, &id, &tx, denied).await });
+                return Err(self.refuse(key, &id, &tx, denied.into(), !counted).await);
             }
         };
         if !counted {
@@ -178,9 +182,8 @@ impl Signing {
             return Err(Refusal::BlobsNotKept);
         }
         failpoint("before-begin");
-        let caller = id.caller.clone();
         let request = Request {
-            id,
+            id: id.clone(),
             digest,
             chain_id,
             nonce,
@@ -195,16 +198,22 @@ impl Signing {
             Begun::Fresh(reserved) => (reserved, true),
             Begun::Pending(reserved) => (reserved, false),
             Begun::Signed { reservation, signed, nonce } => return Ok(answer(reservation, signed, nonce, true)),
-            Begun::Conflict => return Err(Refusal::Conflict),
             Begun::Abandoned => return Err(Refusal::Abandoned),
             Begun::Held(held) => return Err(Refusal::Held(Box::new(held))),
-            Begun::Denied(denied) => return Err(self.denied(denied)),
-            Begun::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
+            refused => {
+                let refusal = match refused {
+                    Begun::StillHeld(held) => Refusal::Held(Box::new(held)),
+                    Begun::Denied(denied) => Refusal::Denied(denied),
+                    Begun::ClockBehind(behind) => Refusal::ClockBehind(behind.as_secs()),
+                    _ => Refusal::Conflict,
+                };
+                return Err(self.refuse(key, &id, &tx, refusal, !counted).await);
+            }
         };
         failpoint("begun");
         self.metrics.verdict("allowed");
         let Reserved { reservation, nonce, .. } = reserved;
-        let signed = self.reserved(key, &caller, tx, reserved, fresh).await?;
+        let signed = self.reserved(key, &id.caller, tx, reserved, fresh).await?;
         Ok(answer(reservation, signed, nonce, false))
     }
 
@@ -213,14 +222,14 @@ impl Signing {
         &self,
         policy: &Policy,
         tx: &Transaction,
-        purpose: Purpose,
+        purpose: &Purpose,
         numbering: Numbering,
         now: SystemTime,
     ) -> Result<Allowed, Denied> {
         let allowed = match purpose {
             Purpose::Call => policy::judge(policy, tx, now)?,
             Purpose::Nothing => policy::judge_nothing(policy, tx, now)?,
-            Purpose::Again => policy::judge(policy, tx, now).map(|_| Allowed::default())?,
+            Purpose::Again { approved_by } => policy::judge_again(policy, tx, approved_by, now)?,
         };
         self.may_give(policy, tx.chain_id(), numbering).map(|()| allowed)
     }
@@ -323,8 +332,7 @@ impl Signing {
         let (policy, spends) = match judged {
             Ok(judged) => judged,
             Err(denied) => {
-                self.note_denied(key, caller, &denied, detail()).await;
-                return Err(self.denied(denied));
+                return Err(self.refused(key, caller, denied.into(), detail).await);
             }
         };
         self.count(key, caller, policy).await?;
@@ -335,11 +343,11 @@ impl Signing {
             let exposure = Exposure { policy: policy.name.clone(), address: key.address(), chain_id, spends, now };
             match self.timed("expose", self.ledger.expose(exposure)).await? {
                 Exposed::Counted(counted) => counted,
-                Exposed::Denied(denied) => {
-                    self.note_denied(key, caller, &denied, detail()).await;
-                    return Err(self.denied(denied));
+                Exposed::Denied(denied) => return Err(self.refused(key, caller, denied.into(), detail).await),
+                Exposed::ClockBehind(behind) => {
+                    let refusal = Refusal::ClockBehind(behind.as_secs());
+                    return Err(self.refused(key, caller, refusal, detail).await);
                 }
-                Exposed::ClockBehind(behind) => return Err(Refusal::ClockBehind(behind.as_secs())),
             }
         };
         self.metrics.verdict("allowed");
@@ -420,52 +428,89 @@ impl Signing {
         signature
     }
 
-    /// Writes a denial to the audit trail. It stands, whether that succeeds or not.
-    async fn note_denied(&self, key: &Key, caller: &str, denied: &Denied, detail: serde_json::Value) {
-        let mut event = Event::new(SystemTime::now(), "denied", detail);
-        for (name, value) in [
-            ("caller", caller),
-            ("key", key.name()),
-            ("address", &key.address().to_checksum(None)),
-            ("rule", denied.rule),
-            ("why", &denied.detail),
-        ] {
-            event.detail.insert(name.to_owned(), value.into());
-        }
-        if let Err(error) = self.timed("note", self.ledger.note(event)).await {
-            tracing::error!(%error, "a denial is not in the audit trail");
-        }
-    }
-
     /// Counts a signature for the caller: what is denied for another reason, or was signed before, is none.
     async fn count(&self, key: &Key, caller: &str, policy: &Policy) -> Result<(), Refusal> {
-        let Err(too_often) = self.rates.count(caller, policy.rate) else { return Ok(()) };
-        self.metrics.verdict(too_often.denied.rule);
-        self.note_denied(key, caller, &too_often.denied, json!({})).await;
-        Err(Refusal::TooOften(too_often))
+        match self.rates.count(caller, policy.rate) {
+            Ok(()) => Ok(()),
+            Err(too_often) => Err(self.refused(key, caller, Refusal::TooOften(too_often), || json!({})).await),
+        }
     }
 
-    /// Writes down that a request was denied before it came to be signed.
-    pub(crate) async fn deny(&self, key: &Key, id: &RequestId, tx: &Transaction, denied: Denied) -> Refusal {
-        let body = tx.body();
-        // Nobody fills the disk by being denied.
-        let detail = match body.len() {
-            ..=MOST_KEPT => json!({ "idempotencyKey": id.idempotency_key, "transaction": body }),
-            bytes => json!({ "idempotencyKey": id.idempotency_key, "transactionBytes": bytes }),
+    /// A transaction that is refused: counted, and in the audit trail if it is `told`.
+    pub(crate) async fn refuse(
+        &self,
+        key: &Key,
+        id: &RequestId,
+        tx: &Transaction,
+        refusal: Refusal,
+        told: bool,
+    ) -> Refusal {
+        if !told {
+            self.verdict(&refusal);
+            return refusal;
+        }
+        let detail = || {
+            let body = tx.body();
+            match body.len() {
+                ..=MOST_KEPT => json!({ "idempotencyKey": id.idempotency_key, "transaction": body }),
+                bytes => json!({ "idempotencyKey": id.idempotency_key, "transactionBytes": bytes }),
+            }
         };
-        self.note_denied(key, &id.caller, &denied, detail).await;
-        self.denied(denied)
+        self.refused(key, &id.caller, refusal, detail).await
     }
 
-    fn denied(&self, denied: Denied) -> Refusal {
-        self.metrics.verdict(denied.rule);
-        Refusal::Denied(denied)
+    /// What is refused: counted, and told to the audit trail, by itself or in a sum. It stands, whether that succeeds or
+    /// not.
+    async fn refused(
+        &self,
+        key: &Key,
+        caller: &str,
+        refusal: Refusal,
+        detail: impl FnOnce() -> serde_json::Value,
+    ) -> Refusal {
+        self.verdict(&refusal);
+        let (what, now) = (refusal.outcome(), SystemTime::now());
+        let denied = refusal.denied();
+        let rule = denied.map_or(what, |denied| denied.rule);
+        if !self.refused.singly(caller, rule, now) {
+            return refusal;
+        }
+        let mut event = Event::new(now, what, detail());
+        let mut tell = |name: &str, value: serde_json::Value| event.detail.insert(name.to_owned(), value);
+        tell("caller", caller.into());
+        tell("key", key.name().into());
+        tell("address", key.address().to_checksum(None).into());
+        if let Some(Denied { rule, detail }) = denied {
+            tell("rule", (*rule).into());
+            tell("why", beginning(detail, MOST_WHY).into());
+        }
+        if let Refusal::Held(held) = &refusal {
+            tell("approval", held.approval.into());
+        }
+        if let Err(error) = self.timed("note", self.ledger.note(event)).await {
+            tracing::error!(%error, "a refusal is not in the audit trail yet: it will be in a sum");
+            self.refused.add(caller, Sum::of(rule, now));
+        }
+        refusal
+    }
+
+    /// Counts it for the metrics, if a rule has said no.
+    fn verdict(&self, refusal: &Refusal) {
+        if let Some(denied) = refusal.denied() {
+            self.metrics.verdict(denied.rule);
+        }
     }
 
     async fn timed<T>(&self, operation: &str, work: impl Future<Output = T>) -> T {
         let _timer = self.metrics.ledger(operation).start_timer();
         work.await
     }
+}
+
+/// So many bytes of a text at most.
+fn beginning(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// A transaction as it was reserved, or approved.

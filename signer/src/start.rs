@@ -24,6 +24,7 @@ use crate::ledger::{self, Ledger, Opened};
 use crate::live::{Live, Snapshot, SnapshotError};
 use crate::metrics::Metrics;
 use crate::policy::Rates;
+use crate::refused::Refused;
 use crate::reload::Reloader;
 use crate::sending::Post;
 use crate::signing::Signing;
@@ -215,6 +216,7 @@ impl Signer {
             metrics,
             in_flight: InFlight::default(),
             rates: Rates::default(),
+            refused: Arc::new(Refused::default()),
             post: Arc::new(Post::new(Arc::clone(&live))),
         };
         let large = Arc::new(Semaphore::new(LARGE));

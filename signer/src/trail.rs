@@ -1,17 +1,19 @@
-//! What the audit trail is told of the signer itself, and what the log is told of the trail: its head, for who keeps one
-//! elsewhere.
+//! What the audit trail is told of the signer itself, and of what is refused in sums; and what the log is told of the
+//! trail: its head, for who keeps one elsewhere.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::ledger::audit::{Event, Head};
 use crate::ledger::{Ledger, LedgerError};
+use crate::refused::Refused;
 
 /// The head is said this often, if there is a new one,
 const EVERY: Duration = Duration::from_secs(3600);
@@ -19,6 +21,8 @@ const EVERY: Duration = Duration::from_secs(3600);
 const ENTRIES: u64 = 10_000;
 /// which are counted this often.
 const LOOK: Duration = Duration::from_secs(60);
+/// What is refused beyond a caller's budget is summed up this often.
+const SUMS: Duration = Duration::from_secs(10);
 /// What could not be written is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -28,13 +32,14 @@ pub(crate) struct Trail {
     stop: CancellationToken,
 }
 
-/// Says that the signer has started, and writes down what `changes`.
+/// Says that the signer has started, and writes down what `changes` and what is refused.
 pub(crate) async fn begin(api: &Api, changes: UnboundedReceiver<Event>) -> Trail {
     let ledger = api.signing.ledger.clone();
     let detail = json!({ "version": env!("CARGO_PKG_VERSION"), "policies": api.live.snapshot().digest() });
     note(&ledger, own("started", detail)).await;
     let stop = CancellationToken::new();
-    let task = tokio::spawn(write(ledger, changes, stop.clone(), say));
+    let refused = Arc::clone(&api.signing.refused);
+    let task = tokio::spawn(write(ledger, changes, refused, stop.clone(), say));
     Trail { task, stop }
 }
 
@@ -52,9 +57,16 @@ fn own(what: &'static str, detail: Json) -> Event {
     Event::new(SystemTime::now(), what, detail)
 }
 
-async fn write(ledger: Ledger, mut changes: UnboundedReceiver<Event>, stop: CancellationToken, say: impl Fn(Head)) {
+async fn write(
+    ledger: Ledger,
+    mut changes: UnboundedReceiver<Event>,
+    refused: Arc<Refused>,
+    stop: CancellationToken,
+    say: impl Fn(Head),
+) {
     let mut said = Said::default();
-    let mut look = tokio::time::interval(LOOK);
+    let (mut look, mut sums) = (tokio::time::interval(LOOK), tokio::time::interval(SUMS));
+    sums.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -66,6 +78,7 @@ async fn write(ledger: Ledger, mut changes: UnboundedReceiver<Event>, stop: Canc
                     }
                 }
             }
+            _ = sums.tick() => sum_up(&ledger, &refused).await,
             _ = look.tick() => {
                 let Ok(head) = ledger.head().await else { continue };
                 if said.is_due(head.seq, Instant::now()) {
@@ -77,9 +90,19 @@ async fn write(ledger: Ledger, mut changes: UnboundedReceiver<Event>, stop: Canc
     while let Ok(change) = changes.try_recv() {
         note(&ledger, change).await;
     }
+    sum_up(&ledger, &refused).await;
     note(&ledger, own("stopped", json!({}))).await;
     if let Ok(head) = ledger.head().await {
         say(head);
+    }
+}
+
+/// Writes what is to be told in sums; what cannot be written is in the next ones.
+async fn sum_up(ledger: &Ledger, refused: &Refused) {
+    for (caller, sum) in refused.take() {
+        if !note(ledger, sum.event(&caller, SystemTime::now())).await {
+            refused.add(&caller, sum);
+        }
     }
 }
 
@@ -116,7 +139,7 @@ async fn note(ledger: &Ledger, event: Event) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::ledger::Opened;
@@ -151,7 +174,8 @@ mod tests {
             let said = Arc::clone(&said);
             move |head: Head| said.lock().unwrap().push((head.seq, Instant::now()))
         };
-        let (start, task) = (Instant::now(), tokio::spawn(write(ledger.clone(), changed, stop.clone(), say)));
+        let (start, task) =
+            (Instant::now(), tokio::spawn(write(ledger.clone(), changed, Arc::default(), stop.clone(), say)));
         for hours in 1..4 {
             // The clock stands still until all wait for it, or for the ledger.
             while said.lock().unwrap().len() < hours {

@@ -11,7 +11,13 @@ const AUDIT: &str = "a-token-of-somebody-else";
 
 /// A signer of whose payments above 1000 wei `security` approves, and `payments` may not.
 fn sender(anvil: &Anvil) -> (Sender, Keygate) {
-    let more = "require_approval = { above = \"1000 wei\", from = [\"security\", \"payments\"] }
+    sender_with(anvil, "")
+}
+
+/// With these lines in the policy.
+fn sender_with(anvil: &Anvil, policy: &str) -> (Sender, Keygate) {
+    let more = "max_value = \"1 ether\"
+        require_approval = { above = \"1000 wei\", from = [\"security\", \"payments\"] }
         [signer.callers.security]
         token_file = \"secrets/security.token\"
         keys = []
@@ -19,7 +25,7 @@ fn sender(anvil: &Anvil) -> (Sender, Keygate) {
         token_file = \"secrets/audit.token\"
         keys = [\"hot-wallet\"]
         policy = \"payouts\"";
-    let sender = Sender::new(&anvil.url, PRIVATE_KEY, "confirmations = 1", more);
+    let sender = Sender::new(&anvil.url, PRIVATE_KEY, "confirmations = 1", &format!("{policy}\n{more}"));
     sender.home.secret("secrets/security.token", SECURITY);
     sender.home.secret("secrets/audit.token", AUDIT);
     anvil.fund(&sender.address);
@@ -140,6 +146,115 @@ fn who_may_approve_no_more_does_not() {
     assert_eq!(ok(&sender.send("a", &json!({ "value": "1001" })))["nonce"], 0);
 }
 
+#[test]
+fn who_asked_withdraws_and_nobody_approves_it_then() {
+    let anvil = Anvil::start();
+    let (sender, _signer) = sender(&anvil);
+    let large = json!({ "value": "1001" });
+    let first = held(&sender.send("a", &large));
+    let (approval, digest) = (&first["approval"], &first["digest"]);
+    let path = format!("/v1/approvals/{approval}");
+    let withdraw = |token: &str| {
+        super::ask(&sender.home, &path, &["-X", "DELETE", "-H", &format!("Authorization: Bearer {token}")])
+    };
+    // Who approves rejects; others do not know that it is there.
+    assert_problem(&withdraw(SECURITY), 403, "not-requester");
+    assert_problem(&withdraw(AUDIT), 404, "not-found");
+    let withdrawn = ok(&withdraw(super::TOKEN));
+    assert_eq!(
+        (&withdrawn["state"], &withdrawn["decision"]["decision"], &withdrawn["decision"]["by"]),
+        (&json!("decided"), &json!("withdrawn"), &json!("payments"))
+    );
+    assert_eq!(ok(&withdraw(super::TOKEN)), withdrawn, "to say it again changes nothing");
+    assert_eq!(listed(&sender, SECURITY), [Value::Null; 0]);
+    assert_problem(&decide(&sender, SECURITY, approval, "approve", digest), 409, "already-decided");
+    assert_eq!(assert_problem(&sender.send("a", &large), 403, "policy-denied")["rule"], "require_approval");
+    assert_eq!(ok(&sender.get("/v1/keys/hot-wallet/transactions/a"))["state"], "withdrawn");
+    let trail = sender.home.run(["audit", "export"]).success().to_owned();
+    let told = trail.lines().find(|line| line.contains("\"withdrawn\"")).expect("it is in the trail");
+    assert!(told.contains("\"by\":\"payments\""), "{told}");
+    // It took nothing; what is approved is not withdrawn.
+    let second = held(&sender.send("b", &large));
+    ok(&decide(&sender, SECURITY, &second["approval"], "approve", &second["digest"]));
+    let late = super::ask(
+        &sender.home,
+        &format!("/v1/approvals/{}", second["approval"]),
+        &["-X", "DELETE", "-H", &format!("Authorization: Bearer {}", super::TOKEN)],
+    );
+    assert_problem(&late, 409, "already-decided");
+    assert_eq!(ok(&sender.send("b", &large))["nonce"], 0);
+}
+
+#[test]
+fn what_nobody_decides_about_in_time_is_expired() {
+    let anvil = Anvil::start();
+    let (sender, signer) = sender(&anvil);
+    let config = std::fs::read_to_string(sender.home.path("keygate.toml")).expect("a configuration");
+    sender.home.config(&config.replace("above = \"1000 wei\",", "above = \"1000 wei\", expires_after = \"1s\","));
+    wait_until(SOON, "the file is read again", || signer.logs().contains("policy changed").then_some(()));
+    let large = json!({ "value": "1001" });
+    let first = held(&sender.send("a", &large));
+    let path = format!("/v1/approvals/{}", first["approval"]);
+    let expired = wait_until(SOON, "it is expired", || {
+        let shown = ok(&get(&sender, SECURITY, &path));
+        (shown["state"] == "expired").then_some(shown)
+    });
+    let lasted = expired["expiresAt"].as_i64().expect("a time") - expired["askedAt"].as_i64().expect("a time");
+    assert_eq!((lasted, &expired["decision"]), (1000, &Value::Null));
+    assert_eq!(listed(&sender, SECURITY), [Value::Null; 0]);
+    for decision in ["approve", "reject"] {
+        let answer = decide(&sender, SECURITY, &first["approval"], decision, &first["digest"]);
+        assert_problem(&answer, 410, "approval-expired");
+    }
+    let denied = || assert_problem(&sender.send("a", &large), 403, "policy-denied");
+    let why = denied()["detail"].as_str().expect("why").to_owned();
+    assert!(why.contains("expired"), "{why}");
+    // For ever, though it would have longer now, or need none.
+    for more in ["above = \"1000 wei\", expires_after = \"30d\",", "above = \"1 ether\","] {
+        let changes = signer.logs().matches("policy changed").count();
+        sender.home.config(&config.replace("above = \"1000 wei\",", more));
+        wait_until(SOON, "the file is read again", || {
+            (signer.logs().matches("policy changed").count() > changes).then_some(())
+        });
+        assert_eq!(denied()["detail"], why);
+    }
+    assert_eq!(ok(&sender.get("/v1/keys/hot-wallet/transactions/a"))["state"], "expired");
+    // Nothing was taken for it.
+    assert_eq!(ok(&sender.send("b", &json!({ "value": "1" })))["nonce"], 0);
+}
+
+/// An approval is one more that must agree, and not one instead of the others.
+#[test]
+fn what_was_approved_is_judged_by_the_policy_of_now() {
+    let anvil = Anvil::start();
+    let (sender, signer) = sender(&anvil);
+    let large = json!({ "value": "1001" });
+    let first = held(&sender.send("a", &large));
+    ok(&decide(&sender, SECURITY, &first["approval"], "approve", &first["digest"]));
+    let config = std::fs::read_to_string(sender.home.path("keygate.toml")).expect("a configuration");
+    let reload = |config: &str| {
+        let changes = signer.logs().matches("policy changed").count();
+        sender.home.config(config);
+        wait_until(SOON, "the file is read again", || {
+            (signer.logs().matches("policy changed").count() > changes).then_some(())
+        });
+    };
+    // The second also without an approval that it would need.
+    for (tight, rule) in [
+        (config.replace("max_value = \"1 ether\"", "max_value = \"1000 wei\""), "max_value"),
+        (
+            config.replace("\"1000 wei\"", "\"1 ether\"").replace("max_value = ", "max_fee = \"1 wei\"\nmax_value = "),
+            "max_fee",
+        ),
+        (config.replace("max_value = ", "daily_value = \"1000 wei\"\nmax_value = "), "daily_value"),
+    ] {
+        reload(&tight);
+        assert_eq!(assert_problem(&sender.send("a", &large), 403, "policy-denied")["rule"], rule);
+    }
+    reload(&config);
+    assert_eq!(ok(&sender.send("a", &large))["nonce"], 0);
+}
+
 /// What is approved is what is signed, though the chain's fees are others by now.
 #[test]
 fn clients_are_told_how_to_go_on() {
@@ -171,4 +286,53 @@ fn clients_are_told_how_to_go_on() {
     );
     // Without the name, it is another request.
     assert_ne!(ask(&[])["error"]["data"]["approval"], *approval);
+}
+
+/// Nobody has approved what a replacement may cost, if no policy bounds it.
+#[test]
+fn a_replacement_is_held_as_a_first_request_is() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let (sender, _signer) = sender(&anvil);
+    let to = nobody(22);
+    let large = json!({ "to": to, "value": "1001" });
+    let first = held(&sender.send("a", &large));
+    ok(&decide(&sender, SECURITY, &first["approval"], "approve", &first["digest"]));
+    assert_eq!(ok(&sender.send("a", &large))["nonce"], 0);
+    let speed_up = json!({ "action": "speed-up" });
+    let faster = held(&sender.replace("a", "b", &speed_up));
+    assert_eq!(held(&sender.replace("a", "b", &speed_up)), faster, "it is one request");
+    let seen = ok(&get(&sender, SECURITY, &format!("/v1/approvals/{}", faster["approval"])));
+    assert_eq!((&seen["replaces"], &seen["transaction"]["value"]), (&json!(0), &json!("1001")), "{seen}");
+    ok(&decide(&sender, SECURITY, &faster["approval"], "approve", &faster["digest"]));
+    // What is signed is what was shown, though the chain's fees are others by now.
+    anvil.ask("anvil_setNextBlockBaseFeePerGas", &json!(["0x77359400"]));
+    let replaced = ok(&sender.replace("a", "b", &speed_up));
+    assert_eq!(replaced["nonce"], 0);
+    let sent = anvil.ask("eth_getTransactionByHash", &json!([replaced["hash"]]));
+    let fee = u128::from_str_radix(&sent["maxFeePerGas"].as_str().expect("hex")[2..], 16).expect("hex");
+    assert_eq!(seen["transaction"]["maxFeePerGas"], fee.to_string());
+    // To do nothing needs nobody.
+    assert_eq!(ok(&sender.replace("b", "c", &json!({ "action": "cancel" })))["nonce"], 0);
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("c", "confirmed");
+    assert_eq!(balance(&anvil, &to), 0);
+}
+
+#[test]
+fn what_was_approved_is_sped_up_within_the_policys_fees() {
+    let anvil = Anvil::with(&["--no-mining"]);
+    let (sender, _signer) = sender_with(&anvil, "max_fee = \"0.01 ether\"");
+    let to = nobody(23);
+    let large = json!({ "to": to, "value": "1001" });
+    let first = held(&sender.send("a", &large));
+    ok(&decide(&sender, SECURITY, &first["approval"], "approve", &first["digest"]));
+    assert_eq!(ok(&sender.send("a", &large))["nonce"], 0);
+    let speed_up = json!({ "action": "speed-up" });
+    assert_eq!(ok(&sender.replace("a", "b", &speed_up))["nonce"], 0);
+    assert_eq!(ok(&sender.replace("b", "c", &speed_up))["nonce"], 0);
+    let dear = json!({ "action": "speed-up", "maxFeePerGas": "500000000000", "maxPriorityFeePerGas": "500000000000" });
+    assert_eq!(assert_problem(&sender.replace("c", "d", &dear), 403, "policy-denied")["rule"], "max_fee");
+    anvil.ask("evm_mine", &json!([]));
+    sender.becomes("c", "confirmed");
+    assert_eq!(balance(&anvil, &to), 1001);
 }

@@ -1,5 +1,7 @@
 //! `keygate audit`: the trail, checked and exported, and what it tells of the signer itself.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -142,6 +144,85 @@ fn what_a_reload_changes_is_in_the_trail() {
     let text = audit(&home, &["export"]).success().to_owned();
     assert!(!text.contains(super::TOKEN), "{text}");
     assert!(text.lines().last().expect("an end").contains("stopped"), "{text}");
+}
+
+/// Whoever is denied and asks again, for ever, fills no disk; and is counted, to the last request.
+#[test]
+fn thousands_of_denials_are_few_entries() {
+    // By one rule, and then by another.
+    const ABOVE: u64 = 2700;
+    const TOO_OFTEN: u64 = 300;
+    let home = home(SQLITE, None, "max_value = \"1 wei\"\nrate = \"1/d\"");
+    let signer = listening(home.start("signer"));
+    let socket = home.path("state/signer.sock");
+    let ask = |name: u64| {
+        let value = if name < ABOVE { 2 } else { 0 };
+        let body = json!({
+            "chainId": crate::support::Anvil::ID, "type": 2, "to": super::RECIPIENT, "value": value, "gas": 21_000,
+            "maxFeePerGas": 1, "maxPriorityFeePerGas": 1, "nonce": 7,
+        })
+        .to_string();
+        format!(
+            "POST /v1/keys/hot-wallet/transactions HTTP/1.1\r\nHost: signer\r\nAuthorization: Bearer {}\r\n\
+             Idempotency-Key: denied-{name}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            super::TOKEN,
+            body.len()
+        )
+    };
+    let mut stream = UnixStream::connect(socket).expect("a connection");
+    for name in 0..=ABOVE + TOO_OFTEN {
+        stream.write_all(ask(name).as_bytes()).expect("sent");
+        let expected = match name {
+            ..ABOVE => 403,
+            // What is allowed has its entries, though denials have used up theirs.
+            ABOVE => 200,
+            _ => 429,
+        };
+        assert_eq!(status(&mut stream), expected, "{name}");
+    }
+    drop(stream);
+    // At the end at the latest, all of them are told.
+    end(signer);
+    let verified = audit(&home, &["verify", "--json"]).json();
+    assert_eq!((&verified["whole"], &verified["refused"]), (&json!(true), &json!(ABOVE + TOO_OFTEN)), "{verified}");
+    let entries: Vec<_> = entries(&home).into_iter().map(|line| line["entry"].clone()).collect();
+    let of = |what: &str| entries.iter().filter(|entry| entry["what"] == what).collect::<Vec<_>>();
+    let (denied, sums) = (of("denied"), of("refused"));
+    let seconds =
+        entries.last().expect("an end")["at"].as_u64().expect("a time") - entries[1]["at"].as_u64().expect("a time");
+    let seconds = seconds / 1000 + 1;
+    assert!(denied.len() as u64 <= 300 + seconds, "{} in {seconds} s", denied.len());
+    assert!(sums.len() as u64 <= 2 + seconds / 10, "{sums:?}");
+    let summed: u64 = sums.iter().map(|sum| sum["count"].as_u64().expect("a number")).sum();
+    assert_eq!((denied.len() as u64 + summed, &verified["summed"]), (ABOVE + TOO_OFTEN, &json!(summed)));
+    // By rule, too.
+    for (rule, expected) in [("max_value", ABOVE), ("rate", TOO_OFTEN)] {
+        let singly = denied.iter().filter(|entry| entry["rule"] == rule).count() as u64;
+        let summed: u64 = sums.iter().filter_map(|sum| sum["by"][rule].as_u64()).sum();
+        assert_eq!(singly + summed, expected, "{rule}");
+    }
+    assert!(
+        sums.iter().all(|sum| sum["caller"] == "payments" && sum["from"].as_u64() <= sum["to"].as_u64()),
+        "{sums:?}"
+    );
+    assert_eq!((of("reserved").len(), of("signed").len()), (1, 1));
+}
+
+/// Of an answer, which is read to its end.
+fn status(stream: &mut UnixStream) -> u16 {
+    let mut read = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let length = stream.read(&mut buffer).expect("an answer");
+        assert!(length > 0, "the connection ended: {}", String::from_utf8_lossy(&read));
+        read.extend_from_slice(&buffer[..length]);
+        let text = String::from_utf8_lossy(&read);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        if body.len() as u64 >= length.parse::<u64>().expect("a number") {
+            return head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        }
+    }
 }
 
 /// The docs' commands, while the signer signs; what is restored knows what was signed before, and nothing else.

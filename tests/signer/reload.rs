@@ -109,6 +109,9 @@ fn policies_change_for_the_next_request_and_the_log_says_how() {
     let config = std::fs::read_to_string(wallet.home.path("keygate.toml")).expect("a configuration");
     wallet.home.config(&config.replace("\"1 wei\"", "\"2 wei\""));
     signer.wait_until(SOON, "it is announced", |s| s.stderr().contains("policy changed").then_some(()));
+    let line = signer.stderr().lines().find(|line| line.contains("policy changed")).map(str::to_owned).expect("a line");
+    assert!(line.contains("loosened") && line.contains("max_value") && line.contains("tightened"), "{line}");
+    assert!(line.len() < 300 && !line.contains("Policy"), "{line}");
     wait_until(SOON, "it is signed", || (wallet.sign("1", &payment).status == 200).then_some(()));
     // A caller that has lost its policy.
     wallet.home.config(&config.replace("policy = \"payouts\"", ""));

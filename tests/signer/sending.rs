@@ -58,7 +58,7 @@ impl Sender {
     }
 
     #[track_caller]
-    fn replace(&self, original: &str, name: &str, body: &Value) -> Response {
+    pub(super) fn replace(&self, original: &str, name: &str, body: &Value) -> Response {
         self.post(&format!("{TRANSACTIONS}/{original}/replacements"), name, body)
     }
 

@@ -1,6 +1,7 @@
 //! What callers may have signed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -57,7 +58,7 @@ pub struct Policy {
     pub max_fee_per_blob_gas: Option<Wei>,
     /// Most gas.
     pub max_gas: Option<u64>,
-    /// So many signatures for each caller, of whatever kind, and as many at once.
+    /// So many signatures for each caller, of whatever kind, and as many at once; each signer counts by itself.
     pub rate: Option<Rate>,
     /// When something may be signed, in UTC: `"Mon-Fri 08:00-18:00"`.
     pub hours: Option<At<Vec<Hours>>>,
@@ -103,6 +104,14 @@ pub struct RequireApproval {
     pub above: Option<Wei>,
     /// Names of `callers` that may approve, and never what they asked for themselves.
     pub from: Vec<At<String>>,
+    /// What nobody has decided about within this time is expired, for ever.
+    #[serde(default = "default_expires_after")]
+    pub expires_after: Period,
+}
+
+/// Long enough for who is awake tomorrow; and fees are seldom worth paying longer.
+fn default_expires_after() -> Period {
+    Period(Duration::from_secs(24 * 60 * 60))
 }
 
 impl Policy {

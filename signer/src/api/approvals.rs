@@ -1,4 +1,4 @@
-//! What is held until a second identity approves it.
+//! What is held until a second identity approves it, who asked withdraws it, or it expires.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use super::callers::Caller;
 use super::problem::Problem;
 use super::request::{answer, authenticate, content_type, json_body, read, request_id};
 use super::routes::Api;
-use crate::ledger::{Decided, Held};
+use crate::ledger::{Decided, Held, Standing};
 use crate::signing::Refusal;
 use crate::strict::{FieldError, Fields, fixed_bytes, wrong};
 
@@ -24,8 +24,10 @@ pub(super) async fn list(State(api): State<Arc<Api>>, request: Request) -> Respo
     let (parts, _) = request.into_parts();
     let found = async {
         let caller = authenticate(&api.live, &parts)?;
-        let undecided = api.signing.ledger.undecided().await.map_err(Refusal::Ledger)?;
-        let approvals: Vec<_> = undecided.iter().filter(|held| may_decide(&api, &caller, held)).map(shown).collect();
+        let now = SystemTime::now();
+        let undecided = api.signing.ledger.undecided(now).await.map_err(Refusal::Ledger)?;
+        let mine = undecided.iter().filter(|held| may_decide(&api, &caller, held));
+        let approvals: Vec<_> = mine.map(|held| shown(held, now)).collect();
         Ok(json_body(&json!({ "approvals": approvals })))
     };
     answer(&request_id(), found.await)
@@ -40,7 +42,7 @@ pub(super) async fn one(
     let (parts, _) = request.into_parts();
     let found = async {
         let caller = authenticate(&api.live, &parts)?;
-        find(&api, &caller, path).await.map(|held| json_body(&shown(&held)))
+        find(&api, &caller, path).await.map(|held| json_body(&shown(&held, SystemTime::now())))
     };
     answer(&request_id(), found.await)
 }
@@ -63,25 +65,59 @@ pub(super) async fn decide(
         if approved && !may_decide(&api, &caller, &held) {
             return Err(Problem::not_approver("the policy does not let this caller approve it"));
         }
-        let (approval, by) = (held.approval, caller.name.clone());
-        let decided = api.signing.ledger.decide(approval, digest, by, approved, SystemTime::now());
-        match decided.await.map_err(Refusal::Ledger)? {
-            Decided::Done(held) => {
-                tracing::info!(request_id, caller = caller.name, approval, approved, "decided");
-                Ok(json_body(&shown(&held)))
-            }
-            // To say the same again changes nothing.
-            Decided::Already(held) if held.decision.as_ref().is_some_and(|said| said.approved == approved) => {
-                Ok(json_body(&shown(&held)))
-            }
-            Decided::Already(_) => Err(Problem::decided("it was decided otherwise before")),
-            Decided::Own => Err(Problem::not_approver("who asks for something does not approve it")),
-            Decided::Other => Err(Problem::decided("what is held has another digest")),
-            Decided::Unknown => Err(unknown()),
-        }
+        say(&api, &request_id, &caller, held.approval, digest, approved).await
     };
     let decided = decided.await;
     answer(&request_id, decided)
+}
+
+/// Who asked for it does not want it any more.
+pub(super) async fn withdraw(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<u64>, PathRejection>,
+    request: Request,
+) -> Response {
+    let request_id = request_id();
+    let (parts, _) = request.into_parts();
+    let withdrawn = async {
+        let caller = authenticate(&api.live, &parts)?;
+        let held = find(&api, &caller, path).await?;
+        if held.id.caller != caller.name {
+            return Err(Problem::not_requester());
+        }
+        say(&api, &request_id, &caller, held.approval, held.digest, false).await
+    };
+    let withdrawn = withdrawn.await;
+    answer(&request_id, withdrawn)
+}
+
+/// What a caller says of what is held; who asked for it withdraws it by not approving it.
+async fn say(
+    api: &Api,
+    request_id: &str,
+    caller: &Caller,
+    approval: u64,
+    digest: [u8; 32],
+    approved: bool,
+) -> Result<Response, Problem> {
+    let now = SystemTime::now();
+    let decided = api.signing.ledger.decide(approval, digest, caller.name.clone(), approved, now);
+    match decided.await.map_err(Refusal::Ledger)? {
+        Decided::Done(held) => {
+            let standing = held.standing(now).name();
+            tracing::info!(request_id, caller = caller.name, approval, standing, "decided");
+            Ok(json_body(&shown(&held, now)))
+        }
+        // To say the same again changes nothing.
+        Decided::Already(held) if held.decision.as_ref().is_some_and(|said| said.approved == approved) => {
+            Ok(json_body(&shown(&held, now)))
+        }
+        Decided::Already(_) => Err(Problem::decided("it was decided otherwise before")),
+        Decided::Expired(_) => Err(Problem::expired()),
+        Decided::Own => Err(Problem::not_approver("who asks for something does not approve it")),
+        Decided::Other => Err(Problem::decided("what is held has another digest")),
+        Decided::Unknown => Err(unknown()),
+    }
 }
 
 fn decision(body: &[u8]) -> Result<(bool, [u8; 32]), FieldError> {
@@ -112,13 +148,16 @@ fn unknown() -> Problem {
     Problem::not_found("there is no such approval that would be the caller's affair")
 }
 
-fn shown(held: &Held) -> Value {
-    let decision = held.decision.as_ref().map(|decision| {
-        let what = if decision.approved { "approved" } else { "rejected" };
-        json!({ "decision": what, "by": decision.by, "at": decision.at })
-    });
+fn shown(held: &Held, now: SystemTime) -> Value {
+    let standing = held.standing(now);
+    let state = match standing {
+        Standing::Held | Standing::Expired => standing.name(),
+        Standing::Approved | Standing::Rejected | Standing::Withdrawn => "decided",
+    };
+    let decision = held.decision.as_ref();
+    let decision = decision.map(|said| json!({ "decision": standing.name(), "by": said.by, "at": said.at }));
     json!({
-        "approval": held.approval, "state": if decision.is_some() { "decided" } else { "held" },
+        "approval": held.approval, "state": state, "expiresAt": held.expires_at, "replaces": held.replaces,
         "caller": held.id.caller, "key": held.id.key, "address": held.id.address.to_checksum(None),
         "idempotencyKey": held.id.idempotency_key, "policy": held.policy, "rule": held.rule,
         "digest": format!("0x{}", hex::encode(held.digest)), "askedAt": held.asked_at, "decision": decision,

@@ -1,11 +1,12 @@
 //! What comes after signing: how far a transaction has come, what takes its place, and nonces.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::callers::Caller;
 use super::listen::Place;
@@ -14,13 +15,13 @@ use super::request::{
     answer, authenticate, content_type, idempotency_key, json_body, key_of, read, request_id, request_of,
 };
 use super::routes::Api;
-use super::transactions::{Run, before, replayed, respond, run};
+use super::transactions::{Run, before, held_back, replayed, respond, run};
 use crate::chain::fees::{Chosen, Fees, fees};
 use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;
 use crate::chain::{Chain, Chains};
 use crate::key::Key;
-use crate::ledger::{Progress, RequestId};
+use crate::ledger::{Progress, RequestId, WithNonce};
 use crate::policy::{self, Denied, Replacement};
 use crate::sending::STUCK;
 use crate::signing::{Numbering, Prepared, Purpose, Refusal, asked_digest};
@@ -31,6 +32,8 @@ use crate::transaction::Transaction;
 const MAX_REQUEST: usize = 4096;
 /// A node takes a transaction's place for one that offers a tenth more; this is an eighth.
 const BUMP: (u128, u128) = (9, 8);
+/// The fields of a transaction that say what it costs, as far as a replacement's are others.
+const FEES: [&str; 3] = ["gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"];
 /// What it takes to do nothing.
 const TRANSFER: u64 = 21_000;
 
@@ -129,15 +132,34 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         let original = request_of(&caller.name, key.name(), key.address(), original);
         let prepared = match before.reserved() {
             // It is finished as it was reserved, and is not one more.
-            Some((body, nonce)) => replacing(key, Transaction::from_body(body).map_err(invalid)?, nonce, cancel),
-            None => replacement(&api, &caller, key, &id, original, cancel, &offer).await?,
+            Some((body, nonce)) => {
+                let purpose = if cancel { Purpose::Nothing } else { Purpose::Again { approved_by: BTreeSet::new() } };
+                replacing(key, Transaction::from_body(body).map_err(invalid)?, nonce, purpose)
+            }
+            None => {
+                // What somebody approves is what was shown, though the chain's fees are others by now.
+                let wanted = Wanted { cancel, offer, filled: before.body().map(str::to_owned) };
+                replacement(&api, &caller, key, &id, original, wanted).await?
+            }
         };
         let prepared = prepared.map(|prepared| Prepared { send: true, ..prepared.asked(digest) });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
-        Ok(respond(&run(&api, &request_id, run_it, place).await?))
+        match run(&api, &request_id, run_it, place).await {
+            Err(Refusal::Held(held)) => Ok(held_back(&held)),
+            answer => Ok(respond(&answer?)),
+        }
     };
     let replaced = replaced.await;
     answer(&request_id, replaced)
+}
+
+/// What is to take a transaction's place.
+struct Wanted {
+    /// To do nothing; else the same.
+    cancel: bool,
+    offer: Offer,
+    /// What it was filled in with before, if it was.
+    filled: Option<String>,
 }
 
 /// What takes the place of a transaction that was signed under this name.
@@ -147,8 +169,7 @@ async fn replacement(
     key: &Key,
     id: &RequestId,
     original: RequestId,
-    cancel: bool,
-    offer: &Offer,
+    Wanted { cancel, offer, filled }: Wanted,
 ) -> Result<Result<Prepared, Refusal>, Problem> {
     let ledger = &api.signing.ledger;
     let record = ledger.lookup(original).await.map_err(Refusal::Ledger)?;
@@ -166,12 +187,17 @@ async fn replacement(
     let read = |body: Option<&String>| body.and_then(|body| Transaction::from_body(body).ok());
     // What nodes compare with is the last of them, whichever was asked to be replaced.
     let (before, first) =
-        (read(all.last().and_then(|(_, body)| body.as_ref())), all.iter().find(|(r, _)| *r == record.reservation));
-    let (Some(before), Some(first)) = (before, read(first.and_then(|(_, body)| body.as_ref()))) else {
+        (read(all.last().and_then(|of| of.body.as_ref())), all.iter().find(|of| of.reservation == record.reservation));
+    let (Some(before), Some(first)) = (before, read(first.and_then(|of| of.body.as_ref()))) else {
         return Err(Problem::decided("it is of an older keygate, which did not keep what could be replaced"));
     };
-    let fees = offer.fees(rpc, Some(&before)).await?;
-    let tx = if cancel { nothing(key, chain, &fees)? } else { with_fees(&first, &fees)? };
+    let tx = match &filled {
+        Some(body) => Transaction::from_body(body).map_err(invalid)?,
+        None => {
+            let fees = offer.fees(rpc, Some(&before)).await?;
+            if cancel { nothing(key, chain, &fees)? } else { with_fees(&first, &fees)? }
+        }
+    };
     let replacement = Replacement {
         count: u32::try_from(all.len().saturating_sub(1)).unwrap_or(u32::MAX),
         old: policy::Fees::of(&before),
@@ -182,11 +208,16 @@ async fn replacement(
     let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
     let verdict = policy::judge_replacement(policy, &replacement).and_then(|()| policy::judge_filled(policy, &tx));
     judged(api, key, id, &tx, verdict).await?;
-    Ok(replacing(key, tx, record.nonce, cancel))
+    let same = |of: &&WithNonce| {
+        of.caller == caller.name && read(of.body.as_ref()).is_some_and(|before| same_call(&before, &tx))
+    };
+    let approved_by = all.iter().filter(same).filter_map(|of| of.approved_by.clone()).collect();
+    let purpose = if cancel { Purpose::Nothing } else { Purpose::Again { approved_by } };
+    Ok(replacing(key, tx, record.nonce, purpose))
 }
 
-fn replacing(key: &Key, tx: Transaction, nonce: u64, cancel: bool) -> Result<Prepared, Refusal> {
-    let (numbering, purpose) = (Numbering::Replacing(nonce), if cancel { Purpose::Nothing } else { Purpose::Again });
+fn replacing(key: &Key, tx: Transaction, nonce: u64, purpose: Purpose) -> Result<Prepared, Refusal> {
+    let numbering = Numbering::Replacing(nonce);
     Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared })
 }
 
@@ -200,7 +231,7 @@ async fn judged(
 ) -> Result<(), Problem> {
     match verdict {
         Ok(()) => Ok(()),
-        Err(denied) => Err(api.signing.deny(key, id, tx, denied).await.into()),
+        Err(denied) => Err(api.signing.refuse(key, id, tx, denied.into(), true).await.into()),
     }
 }
 
@@ -218,6 +249,16 @@ fn with_fees(tx: &Transaction, fees: &Fees) -> Result<Transaction, Problem> {
     let mut body: Value = serde_json::from_str(&tx.body()).map_err(|error| Problem::internal(error.to_string()))?;
     put(&mut body, fees, false);
     draft(&body)
+}
+
+/// Whether two transactions do the same, whatever they cost.
+fn same_call(one: &Transaction, other: &Transaction) -> bool {
+    let fields = |tx: &Transaction| {
+        let mut fields: Map<String, Value> = serde_json::from_str(&tx.body()).ok()?;
+        fields.retain(|name, _| !FEES.contains(&name.as_str()));
+        Some(fields)
+    };
+    fields(one).is_some_and(|one| fields(other) == Some(one))
 }
 
 fn put(body: &mut Value, fees: &Fees, with_type: bool) {
@@ -249,7 +290,7 @@ struct Offer {
 
 impl Offer {
     fn read(body: &[u8], more: &[&str]) -> Result<(Fields, Self), FieldError> {
-        let known = [&["gasPrice", "maxFeePerGas", "maxPriorityFeePerGas"], more].concat();
+        let known = [&FEES, more].concat();
         let mut fields = Fields::read(body, MAX_REQUEST, &known)?;
         let gas_price = fields.optional("gasPrice", quantity)?;
         let max_fee = fields.optional("maxFeePerGas", quantity)?;

@@ -72,6 +72,13 @@ fn paths() -> Value {
             "responses": { "200": signed(), "default": problem() },
         } })
     };
+    let mut replaces = signs(
+        "replaceTransaction",
+        "Signs and sends what takes a transaction's place: the same for more, or nothing.",
+        json!([key, idempotency_key("path", "idempotency_key"), idempotency_key("header", "Idempotency-Key")]),
+        "Replacement",
+    );
+    replaces["post"]["responses"]["202"] = held();
     json!({
         "/": rpc(json!([])),
         "/chains/{chain}": rpc(json!([chain])),
@@ -107,15 +114,14 @@ fn paths() -> Value {
             "operationId": "transaction", "summary": "What became of a request.",
             "parameters": [key, idempotency_key("path", "idempotency_key")],
             "responses": {
-                "200": answered("Pending or signed.", &json!({ "oneOf": [reference("PendingTransaction"), reference("SignedTransaction")] })),
+                "200": answered("Pending, signed, or held and never to be signed.", &json!({ "oneOf": [
+                    reference("PendingTransaction"), reference("SignedTransaction"), reference("HeldTransaction"),
+                ] })),
                 "202": held(),
                 "default": problem(),
             },
         } },
-        "/v1/keys/{key}/transactions/{idempotency_key}/replacements": signs(
-            "replaceTransaction", "Signs and sends what takes a transaction's place: the same for more, or nothing.",
-            json!([key, idempotency_key("path", "idempotency_key"), idempotency_key("header", "Idempotency-Key")]), "Replacement",
-        ),
+        "/v1/keys/{key}/transactions/{idempotency_key}/replacements": replaces,
         "/v1/keys/{key}/nonces/{chain}": { "get": {
             "operationId": "nonces", "summary": "What is known of a key's nonces on a chain: by its nodes, and here.",
             "parameters": [key, chain],
@@ -135,11 +141,18 @@ fn paths() -> Value {
                 "default": problem(),
             },
         } },
-        "/v1/approvals/{approval}": { "get": {
-            "operationId": "approval", "summary": "A request that is or was held: for who may approve it, and for who asked.",
-            "parameters": [approval],
-            "responses": { "200": answered("An approval.", &reference("Approval")), "default": problem() },
-        } },
+        "/v1/approvals/{approval}": {
+            "get": {
+                "operationId": "approval", "summary": "A request that is or was held: for who may approve it, and for who asked.",
+                "parameters": [approval],
+                "responses": { "200": answered("An approval.", &reference("Approval")), "default": problem() },
+            },
+            "delete": {
+                "operationId": "withdraw", "summary": "Who asked withdraws the request, for good.",
+                "parameters": [approval],
+                "responses": { "200": answered("Withdrawn.", &reference("Approval")), "default": problem() },
+            },
+        },
         "/v1/approvals/{approval}/decision": { "post": {
             "operationId": "decide", "summary": "Approves what has this digest, or rejects it, for good.",
             "parameters": [approval],
@@ -215,7 +228,7 @@ fn schemas() -> Value {
         },
         "HeldTransaction": {
             "type": "object", "required": ["state", "approval", "rule", "digest"],
-            "properties": { "state": { "const": "held" }, "approval": integer(), "rule": { "type": "string" }, "digest": hash() },
+            "properties": { "state": { "enum": ["held", "approved", "rejected", "withdrawn", "expired"] }, "approval": integer(), "rule": { "type": "string" }, "digest": hash() },
         },
         "Replacement": {
             "type": "object", "additionalProperties": false, "required": ["action"],
@@ -246,15 +259,17 @@ fn schemas() -> Value {
         "Approval": {
             "type": "object",
             "required": ["approval", "state", "caller", "key", "address", "idempotencyKey", "policy", "rule", "digest", "askedAt",
-                         "decision", "transaction"],
+                         "expiresAt", "replaces", "decision", "transaction"],
             "properties": {
-                "approval": integer(), "state": { "enum": ["held", "decided"] },
+                "approval": integer(), "state": { "enum": ["held", "decided", "expired"] },
                 "caller": { "type": "string" }, "key": { "type": "string" }, "address": address(),
                 "idempotencyKey": { "type": "string" }, "policy": { "type": "string" }, "rule": { "type": "string" },
                 "digest": hash(), "askedAt": { "description": "Milliseconds since 1970.", "type": "integer" },
+                "expiresAt": { "description": "The same: if nobody has decided by then.", "type": "integer" },
+                "replaces": { "description": "The nonce of the transaction that it is to replace: one of both is mined.", "type": ["integer", "null"] },
                 "decision": {
                     "type": ["object", "null"], "required": ["decision", "by", "at"],
-                    "properties": { "decision": { "enum": ["approved", "rejected"] }, "by": { "type": "string" }, "at": { "type": "integer" } },
+                    "properties": { "decision": { "enum": ["approved", "rejected", "withdrawn"] }, "by": { "type": "string" }, "at": { "type": "integer" } },
                 },
                 "transaction": { "description": "What is signed, once it is approved; its nonce is chosen then.", "type": "object" },
             },
@@ -340,7 +355,7 @@ fn signed() -> Value {
 
 fn held() -> Value {
     json!({
-        "description": "Held until somebody else approves it; to be asked again then.",
+        "description": "Held until somebody else approves it, or approved; to be asked again then.",
         "headers": { "Location": { "description": "The approval.", "schema": { "type": "string" } } },
         "content": { "application/json": { "schema": reference("HeldTransaction") } },
     })

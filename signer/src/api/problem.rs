@@ -86,6 +86,16 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "already-decided", "That is decided already", detail)
     }
 
+    pub(super) fn expired() -> Self {
+        let detail = "nobody decided about it in time: whoever asked has to ask again, with another idempotency key";
+        Self::new(StatusCode::GONE, "approval-expired", "That is expired", detail)
+    }
+
+    pub(super) fn not_requester() -> Self {
+        let detail = "only the caller who asked for it withdraws it; who may approve it may reject it";
+        Self::new(StatusCode::FORBIDDEN, "not-requester", "The caller did not ask for this", detail)
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let detail = "this resource does not have this method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed", detail)

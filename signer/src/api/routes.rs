@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -37,7 +37,7 @@ pub(crate) struct Api {
 pub(super) type Shared = State<Arc<Api>>;
 
 /// The API's routes: what `openapi()` describes.
-pub(super) fn routes() -> [(&'static str, Method, MethodRouter<Arc<Api>>); 16] {
+pub(super) fn routes() -> [(&'static str, Method, MethodRouter<Arc<Api>>); 17] {
     [
         ("/", Method::POST, post(json_rpc::any_chain)),
         ("/chains/{chain}", Method::POST, post(json_rpc::chain)),
@@ -51,6 +51,7 @@ pub(super) fn routes() -> [(&'static str, Method, MethodRouter<Arc<Api>>); 16] {
         ("/v1/keys/{key}/nonces/{chain}/fill", Method::POST, post(lifecycle::fill)),
         ("/v1/approvals", Method::GET, get(approvals::list)),
         ("/v1/approvals/{approval}", Method::GET, get(approvals::one)),
+        ("/v1/approvals/{approval}", Method::DELETE, delete(approvals::withdraw)),
         ("/v1/approvals/{approval}/decision", Method::POST, post(approvals::decide)),
         ("/v1/keys/{key}/messages", Method::POST, post(statements::message)),
         ("/v1/keys/{key}/typed-data", Method::POST, post(statements::typed_data)),

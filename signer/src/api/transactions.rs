@@ -1,6 +1,7 @@
 //! Transactions: signed under a name, and found by it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use alloy_primitives::Address;
 use axum::extract::rejection::PathRejection;
@@ -22,7 +23,7 @@ use super::routes::{Api, Shared};
 use crate::failpoint::failpoint;
 use crate::in_flight::Part;
 use crate::key::Key;
-use crate::ledger::{Held, RequestId, Signed};
+use crate::ledger::{Held, RequestId, Signed, Standing};
 use crate::signing::{Answer, Before, Prepared, Refusal};
 use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Sidecar, Transaction};
 
@@ -178,13 +179,19 @@ async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request)
     Ok(Admitted { caller, key: Arc::clone(key), id, tx, nonce, asked: None, send, large })
 }
 
-/// The answer to a transaction that somebody else must approve first.
+/// The answer to a transaction that somebody else must approve first, or must have.
 pub(super) fn held_back(held: &Held) -> Response {
     let place = format!("/v1/approvals/{}", held.approval);
+    let standing = held.standing(SystemTime::now());
+    let status = match standing {
+        Standing::Held | Standing::Approved => StatusCode::ACCEPTED,
+        Standing::Rejected | Standing::Withdrawn | Standing::Expired => StatusCode::OK,
+    };
     let body = json!({
-        "state": "held", "approval": held.approval, "rule": held.rule, "digest": format!("0x{}", hex::encode(held.digest)),
+        "state": standing.name(), "approval": held.approval, "rule": held.rule,
+        "digest": format!("0x{}", hex::encode(held.digest)),
     });
-    (StatusCode::ACCEPTED, [(header::LOCATION, place)], json_body(&body)).into_response()
+    (status, [(header::LOCATION, place)], json_body(&body)).into_response()
 }
 
 pub(super) fn respond(answer: &Answer) -> Response {

@@ -1,24 +1,28 @@
-//! Requests that are held until a second identity approves them.
+//! Requests that are held until a second identity approves them, who asked withdraws them, or they expire.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use super::db::{Row, Sql, values};
-use super::types::{Begun, Decided, Decision, Held, Request, RequestId};
+use super::types::{Begun, Decided, Decision, Held, Nonce, Request, RequestId, Standing};
 use super::{LedgerError, audit, millis};
-use crate::policy::Denied;
+use crate::policy::{Approval, Denied};
 
 /// So many requests of one caller wait: the list of all of them stays one that somebody reads.
 const MOST: i64 = 100;
+/// And so many are held in a day that nobody else has decided about: who asks and withdraws, or waits until it is expired, fills
+/// no disk.
+const MOST_A_DAY: i64 = 1000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Nobody has decided, and it was not signed since because it needs no approval any more.
+/// Nobody has decided, it is not expired at the time ?1, and it was not signed since because it needs no approval any more.
 macro_rules! waiting {
     ($columns:literal, $and:literal) => {
         concat!(
             "SELECT ",
             $columns,
-            " FROM approvals a WHERE a.approved IS NULL AND NOT EXISTS (SELECT 1 FROM transactions t
+            " FROM approvals a WHERE a.approved IS NULL AND a.expires_at > ?1 AND NOT EXISTS (SELECT 1 FROM transactions t
              WHERE t.caller = a.caller AND t.address = a.address AND t.idempotency_key = a.idempotency_key)",
             $and
         )
@@ -30,10 +34,11 @@ const RULE: &str = "require_approval";
 
 const COLUMNS: &str =
     "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-            decided_by, approved FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
+            decided_by, approved, expires_at, replaces FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
 
 /// What somebody has approved, which is what is signed, however else the same request would be filled now; or what keeps
-/// it from being signed. What somebody has rejected is not signed either when it would need no approval any more.
+/// it from being signed. What was rejected or withdrawn, or is expired, is not signed either when it would need no approval
+/// any more.
 pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Option<String>, Begun>, LedgerError> {
     let RequestId { caller, key, address, idempotency_key } = &request.id;
     let name = values![caller, address.into_array(), idempotency_key];
@@ -41,34 +46,30 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
     let approval = match (held_before, &request.allowed.approval) {
         (None, None) => return Ok(Ok(None)),
         (None, Some(approval)) => approval,
-        (Some(held), approval) => {
-            return Ok(match &held.decision {
-                _ if held.digest != request.digest => Err(Begun::Conflict),
-                None if approval.is_none() => Ok(None),
-                None => Err(Begun::Held(held)),
-                // Whose say it is no more, perhaps because they cannot be trusted, has said nothing.
-                Some(Decision { approved: true, by, .. })
-                    if approval.as_ref().is_some_and(|approval| !approval.from.contains(by)) =>
-                {
-                    let detail = format!("{by:?} has approved it, and may not any more: use another idempotency key");
-                    Err(Begun::Denied(Denied { rule: RULE, detail }))
-                }
-                Some(Decision { approved: true, .. }) => Ok(Some(held.body)),
-                Some(Decision { by, .. }) => {
-                    let detail = format!("{by:?} has rejected it");
-                    Err(Begun::Denied(Denied { rule: RULE, detail }))
-                }
-            });
-        }
+        (Some(held), approval) => return Ok(decided(held, request, approval.as_ref()).map_err(|begun| *begun)),
     };
-    let waiting = db.first(waiting!("count(*)", " AND a.caller = ?1"), values![caller])?;
+    let waiting = db.first(waiting!("count(*)", " AND a.caller = ?2"), values![millis(request.now), caller])?;
     if waiting.map(|row| row.int(0)).transpose()?.unwrap_or(0) >= MOST {
         let detail = format!("{MOST} requests of this caller wait for approval already");
         return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
     }
+    let today = db.first(
+        "SELECT count(*) FROM approvals WHERE caller = ?1 AND asked_at > ?2 AND (approved IS NULL OR decided_by = ?1)",
+        values![caller, millis(request.now.checked_sub(DAY).unwrap_or(UNIX_EPOCH))],
+    )?;
+    if today.map(|row| row.int(0)).transpose()?.unwrap_or(0) >= MOST_A_DAY {
+        let detail =
+            format!("{MOST_A_DAY} requests of this caller were held in 24 hours that nobody else decided about");
+        return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
+    }
+    let replaces = match request.nonce {
+        Nonce::Replacing { nonce, .. } => Some(nonce.cast_signed()),
+        Nonce::Given { .. } | Nonce::Managed { .. } | Nonce::Gap { .. } => None,
+    };
     db.execute(
-        "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at,
+                                expires_at, replaces)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         values![
             caller,
             key,
@@ -80,11 +81,33 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
             approval.rule,
             &request.body,
             millis(request.now),
+            millis(request.now + approval.expires_after),
+            replaces,
         ],
     )?;
     let row = db.first(COLUMNS, name)?;
     let row = row.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?;
     Ok(Err(Begun::Held(held(&row)?)))
+}
+
+/// What a request may have that was held before, if it needs this `approval` now.
+fn decided(held: Held, request: &Request, approval: Option<&Approval>) -> Result<Option<String>, Box<Begun>> {
+    if held.digest != request.digest {
+        return Err(Begun::Conflict.into());
+    }
+    let by = held.decision.as_ref().map(|decision| decision.by.clone()).unwrap_or_default();
+    let why = match (held.standing(request.now), approval) {
+        (Standing::Expired, _) => "nobody has decided about it in time: it is expired".to_owned(),
+        (Standing::Withdrawn, _) => "it was withdrawn".to_owned(),
+        (Standing::Rejected, _) => format!("{by:?} has rejected it"),
+        (Standing::Held, Some(_)) => return Err(Begun::StillHeld(held).into()),
+        (Standing::Approved, Some(approval)) if approval.from.contains(&by) => return Ok(Some(held.body)),
+        // Whose say it is no more, perhaps because they cannot be trusted, has said nothing.
+        (Standing::Approved, Some(_)) => format!("{by:?} has approved it, and may not any more"),
+        // What the policy has judged is signed, which may have been filled in otherwise than what was shown.
+        (Standing::Held | Standing::Approved, None) => return Ok(None),
+    };
+    Err(Begun::Denied(Denied { rule: RULE, detail: format!("{why}; use another idempotency key") }).into())
 }
 
 /// One of them, by its request's name.
@@ -93,15 +116,15 @@ pub(super) fn named(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Held>, Le
     row.map(|row| held(&row)).transpose()
 }
 
-/// Those that nobody has decided about, oldest first.
-pub(super) fn undecided(db: &mut dyn Sql) -> Result<Vec<Held>, LedgerError> {
+/// Those that nobody has decided about, and that are not expired; oldest first.
+pub(super) fn undecided(db: &mut dyn Sql, now: SystemTime) -> Result<Vec<Held>, LedgerError> {
     let rows = db.query(
         waiting!(
             "id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-             decided_by, approved",
+             decided_by, approved, expires_at, replaces",
             " ORDER BY id"
         ),
-        &[],
+        values![millis(now)],
     )?;
     rows.iter().map(held).collect()
 }
@@ -110,7 +133,7 @@ pub(super) fn undecided(db: &mut dyn Sql) -> Result<Vec<Held>, LedgerError> {
 pub(super) fn find(db: &mut dyn Sql, approval: u64) -> Result<Option<Held>, LedgerError> {
     let row = db.first(
         "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-                decided_by, approved FROM approvals WHERE id = ?1",
+                decided_by, approved, expires_at, replaces FROM approvals WHERE id = ?1",
         values![approval],
     )?;
     row.map(|row| held(&row)).transpose()
@@ -129,10 +152,12 @@ pub(super) fn decide(
     if held.digest != digest {
         return Ok(Decided::Other);
     }
-    if held.decision.is_some() {
-        return Ok(Decided::Already(held));
+    match held.standing(now) {
+        Standing::Held => {}
+        Standing::Expired => return Ok(Decided::Expired(held)),
+        Standing::Approved | Standing::Rejected | Standing::Withdrawn => return Ok(Decided::Already(held)),
     }
-    // Who asks may take it back.
+    // Who asks may withdraw it, and no more.
     if held.id.caller == by && approved {
         return Ok(Decided::Own);
     }
@@ -140,9 +165,10 @@ pub(super) fn decide(
         "UPDATE approvals SET decided_at = ?2, decided_by = ?3, approved = ?4 WHERE id = ?1",
         values![approval, millis(now), by, approved],
     )?;
+    let held = Held { decision: Some(Decision { approved, by: by.to_owned(), at: millis(now) }), ..held };
     let detail = json!({ "approval": approval, "by": by, "digest": hex::encode(digest) });
-    audit::append(db, &audit::Event::new(now, if approved { "approved" } else { "rejected" }, detail))?;
-    Ok(Decided::Done(Held { decision: Some(Decision { approved, by: by.to_owned(), at: millis(now) }), ..held }))
+    audit::append(db, &audit::Event::new(now, held.standing(now).name(), detail))?;
+    Ok(Decided::Done(held))
 }
 
 fn held(row: &Row) -> Result<Held, LedgerError> {
@@ -164,6 +190,8 @@ fn held(row: &Row) -> Result<Held, LedgerError> {
         rule: row.text(8)?,
         body: row.text(9)?,
         asked_at: row.int(10)?,
+        expires_at: row.int(14)?,
+        replaces: row.maybe_int(15)?.map(i64::cast_unsigned),
         decision,
     })
 }

@@ -45,12 +45,12 @@ use self::writer::{Job, Writer, job};
 use crate::policy::Asset;
 
 pub use error::LedgerError;
-pub use nonces::Nonces;
+pub use nonces::{Nonces, WithNonce};
 pub(crate) use schema::sqlite::{APPLICATION, NEWEST};
 pub use sends::{Progress, Sending, State};
 pub use types::{
     Begun, Decided, Decision, Exposed, Exposure, Held, Nonce, Record, Request, RequestId, Reservation, Reserved,
-    Signed, Statement, Unfinished,
+    Signed, Standing, Statement, Unfinished,
 };
 pub use verify::{Trail, VerifyError, Whole, verify_export};
 
@@ -324,12 +324,12 @@ impl Ledger {
         self.ask(false, move |db| sends::update(db, reservation, &before, &progress, now)).await
     }
 
-    /// The requests that nobody has decided about, oldest first.
+    /// The requests that nobody has decided about, and that are not expired at this time; oldest first.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn undecided(&self) -> Result<Vec<Held>, LedgerError> {
-        self.ask(true, approvals::undecided).await
+    pub async fn undecided(&self, now: SystemTime) -> Result<Vec<Held>, LedgerError> {
+        self.ask(true, move |db| approvals::undecided(db, now)).await
     }
 
     /// A request that is or was held.
@@ -352,16 +352,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn with_nonce(
-        &self,
-        address: Address,
-        chain_id: u64,
-        nonce: u64,
-    ) -> Result<Vec<(Reservation, Option<String>)>, LedgerError> {
+    pub async fn with_nonce(&self, address: Address, chain_id: u64, nonce: u64) -> Result<Vec<WithNonce>, LedgerError> {
         self.ask(true, move |db| nonces::with(db, address, chain_id, nonce)).await
     }
 
-    /// Decides about a request that is held, as the caller `by`, who has seen what has this `digest`.
+    /// Decides about a request that is held, as the caller `by`, who has seen what has this `digest`. Who asked for it may
+    /// withdraw it, by not approving it.
     ///
     /// # Errors
     /// [`LedgerError`]: nothing is decided then, as far as this process knows.

@@ -136,18 +136,43 @@ pub(super) fn of(
     rows.iter().map(|row| Ok(Reservation(row.int(0)?))).collect()
 }
 
-/// The requests that have a nonce, with their transactions, oldest first.
+/// A request that has a nonce, as others may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithNonce {
+    /// Its place in the ledger.
+    pub reservation: Reservation,
+    /// Who asked for it.
+    pub caller: String,
+    /// The transaction as JSON without its nonce; none for one from before there were such.
+    pub body: Option<String>,
+    /// Who has approved it, if somebody has.
+    pub approved_by: Option<String>,
+}
+
+/// The requests that have a nonce, oldest first, with their transactions and who has approved them.
 pub(super) fn with(
     db: &mut dyn Sql,
     address: Address,
     chain_id: u64,
     nonce: u64,
-) -> Result<Vec<(Reservation, Option<String>)>, LedgerError> {
+) -> Result<Vec<WithNonce>, LedgerError> {
     let rows = db.query(
-        "SELECT id, body FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 ORDER BY id",
+        "SELECT t.id, t.caller, t.body, a.decided_by FROM transactions t
+         LEFT JOIN approvals a ON a.caller = t.caller AND a.address = t.address
+              AND a.idempotency_key = t.idempotency_key AND a.digest = t.digest AND a.approved = 1
+         WHERE t.address = ?1 AND t.chain_id = ?2 AND t.nonce = ?3 ORDER BY t.id",
         values![address.into_array(), chain_id, nonce],
     )?;
-    rows.iter().map(|row| Ok((Reservation(row.int(0)?), row.maybe_text(1)?))).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(WithNonce {
+                reservation: Reservation(row.int(0)?),
+                caller: row.text(1)?,
+                body: row.maybe_text(2)?,
+                approved_by: row.maybe_text(3)?,
+            })
+        })
+        .collect()
 }
 
 /// What is known of an address's nonces from `from` on.

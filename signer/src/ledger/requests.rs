@@ -57,39 +57,36 @@ pub(super) fn signed(row: &Row, first: usize) -> Result<Option<Signed>, LedgerEr
     Ok(Some(Signed { raw, hash, signature: row.array(first + 2)? }))
 }
 
-/// Reserves a request, unless it is known, or a limit says no, or somebody must approve it.
+/// Reserves a request, unless it is known, or a limit says no, or somebody must approve it. What changes something, or is
+/// answered with a signature, is in the audit trail with it; what is refused is told by who asks, as often as may be.
 pub(super) fn begin(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
     let begun = decide(db, request)?;
-    let what = match &begun {
-        Begun::Fresh(_) => "reserved",
-        Begun::Pending(_) => "tried-again",
-        Begun::Signed { .. } => "replayed",
-        Begun::Conflict | Begun::Abandoned => "conflict",
-        Begun::Held(_) => "held",
-        Begun::Denied(_) => "denied",
-        Begun::ClockBehind(_) => "clock-behind",
-    };
-    let mut detail = told(request);
-    match &begun {
-        Begun::Fresh(reserved) | Begun::Pending(reserved) => {
-            detail["request"] = reserved.reservation.0.into();
-            detail["nonce"] = reserved.nonce.into();
-            if let Some(body) = &reserved.body {
-                detail["transaction"] = body.as_str().into();
-            }
-        }
+    let detail = || told(request);
+    let (what, detail) = match &begun {
+        Begun::Fresh(reserved) => ("reserved", with(detail(), reserved)),
+        Begun::Pending(reserved) => ("tried-again", with(detail(), reserved)),
+        Begun::Signed { .. } => ("replayed", detail()),
         Begun::Held(held) => {
+            let mut detail = detail();
             detail["approval"] = held.approval.into();
             detail["rule"] = held.rule.as_str().into();
+            ("held", detail)
         }
-        Begun::Denied(denied) => {
-            detail["rule"] = denied.rule.into();
-            detail["why"] = denied.detail.as_str().into();
+        Begun::StillHeld(_) | Begun::Conflict | Begun::Abandoned | Begun::Denied(_) | Begun::ClockBehind(_) => {
+            return Ok(begun);
         }
-        Begun::Signed { .. } | Begun::Conflict | Begun::Abandoned | Begun::ClockBehind(_) => {}
-    }
+    };
     audit::append(db, &audit::Event::new(request.now, what, detail))?;
     Ok(begun)
+}
+
+fn with(mut detail: Json, reserved: &Reserved) -> Json {
+    detail["request"] = reserved.reservation.0.into();
+    detail["nonce"] = reserved.nonce.into();
+    if let Some(body) = &reserved.body {
+        detail["transaction"] = body.as_str().into();
+    }
+    detail
 }
 
 fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {

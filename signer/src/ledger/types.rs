@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use alloy_primitives::{Address, B256, U256};
 
+use super::millis;
 use crate::policy::{Allowed, Denied, Spend};
 
 /// What names a request for ever: idempotency keys of different callers, or for different keys, are different.
@@ -100,6 +101,8 @@ pub enum Begun {
     Abandoned,
     /// Somebody else must approve it first; nothing is reserved but its name.
     Held(Held),
+    /// The same request, held before, and nobody has decided.
+    StillHeld(Held),
     /// A limit says no; nothing is reserved.
     Denied(Denied),
     /// The clock is this much behind what was counted last for a window; nothing is reserved. It is wrong now, or was
@@ -141,10 +144,57 @@ pub struct Held {
     pub rule: String,
     /// The transaction as JSON.
     pub body: String,
+    /// The nonce of the transaction that it is to replace, if it is to replace one.
+    pub replaces: Option<u64>,
     /// When it was asked for, in milliseconds since 1970.
     pub asked_at: i64,
+    /// When it expires, if nobody has decided about it, in milliseconds since 1970.
+    pub expires_at: i64,
     /// What was decided, and by whom; none yet.
     pub decision: Option<Decision>,
+}
+
+/// How things stand with a request that is or was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits for somebody's decision.
+    Held,
+    /// It may be signed.
+    Approved,
+    /// It may not.
+    Rejected,
+    /// Who asked for it does not want it any more.
+    Withdrawn,
+    /// Nobody has decided in time.
+    Expired,
+}
+
+impl Standing {
+    /// In a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Withdrawn => "withdrawn",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl Held {
+    /// How things stand with it at a time. All but [`Standing::Held`] stands for ever.
+    #[must_use]
+    pub fn standing(&self, now: SystemTime) -> Standing {
+        match &self.decision {
+            Some(Decision { approved: true, .. }) => Standing::Approved,
+            Some(Decision { by, .. }) if *by == self.id.caller => Standing::Withdrawn,
+            Some(_) => Standing::Rejected,
+            None if millis(now) >= self.expires_at => Standing::Expired,
+            None => Standing::Held,
+        }
+    }
 }
 
 /// What somebody decided about a request that was held.
@@ -165,6 +215,8 @@ pub enum Decided {
     Done(Held),
     /// It was decided before, in the same way or another.
     Already(Held),
+    /// It is too late.
+    Expired(Held),
     /// Who asks for something does not approve it.
     Own,
     /// What is approved is not what is held.

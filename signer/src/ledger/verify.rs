@@ -31,6 +31,10 @@ pub struct Whole {
     pub transactions: u64,
     /// What else was signed, as it tells.
     pub statements: u64,
+    /// Requests that were refused or held, as it tells;
+    pub refused: u64,
+    /// those of them that it tells of in sums.
+    pub summed: u64,
 }
 
 /// An entry in an export: one line each.
@@ -138,6 +142,7 @@ impl Trail {
             after = last.seq;
             for kept in &page {
                 let entry = verifier.next(kept)?;
+                count.refused.add(&entry);
                 self.signed(kept.seq, &entry, &mut count)?;
             }
         }
@@ -227,12 +232,38 @@ struct Count {
     /// Those that were reserved before, and signed since.
     older: i64,
     statements: i64,
+    refused: Refused,
+}
+
+/// Requests that were refused or held: each by itself, and in sums.
+#[derive(Default, Clone, Copy)]
+struct Refused {
+    singly: u64,
+    summed: u64,
+}
+
+impl Refused {
+    fn add(&mut self, entry: &Map<String, Json>) {
+        match entry.get("what").and_then(Json::as_str) {
+            Some("denied" | "conflict" | "held" | "clock-behind") => self.singly += 1,
+            Some("refused") => {
+                let count = entry.get("count").and_then(Json::as_u64).unwrap_or(0);
+                self.summed = self.summed.saturating_add(count);
+            }
+            _ => {}
+        }
+    }
+
+    fn all(self) -> u64 {
+        self.singly.saturating_add(self.summed)
+    }
 }
 
 impl Count {
     fn whole(&self, head: Head) -> Whole {
         let transactions = (self.transactions + self.older).cast_unsigned();
-        Whole { head, transactions, statements: self.statements.cast_unsigned() }
+        let (statements, refused) = (self.statements.cast_unsigned(), self.refused);
+        Whole { head, transactions, statements, refused: refused.all(), summed: refused.summed }
     }
 }
 
@@ -242,18 +273,19 @@ impl Count {
 /// [`VerifyError`].
 pub fn verify_export(export: impl io::BufRead, expected: Option<Head>) -> Result<Whole, VerifyError> {
     let mut verifier = Verifier::new(expected);
-    let mut whole = Whole { head: Head { seq: 0, hash: B256::ZERO }, transactions: 0, statements: 0 };
+    let (mut transactions, mut statements, mut refused) = (0, 0, Refused::default());
     for (number, line) in (1..).zip(export.lines()) {
         let line = line?;
         let Line { seq, hash, entry } = serde_json::from_str(&line).map_err(|_| VerifyError::Line(number))?;
         let entry = verifier.next(&Kept { seq, entry: entry.get().to_owned(), hash })?;
         if entry.get("what").and_then(Json::as_str) == Some("signed") {
-            whole.transactions += u64::from(entry.contains_key("request"));
-            whole.statements += u64::from(entry.contains_key("statement"));
+            transactions += u64::from(entry.contains_key("request"));
+            statements += u64::from(entry.contains_key("statement"));
         }
+        refused.add(&entry);
     }
-    whole.head = verifier.end()?;
-    Ok(whole)
+    let head = verifier.end()?;
+    Ok(Whole { head, transactions, statements, refused: refused.all(), summed: refused.summed })
 }
 
 /// The hash of the bytes that the ledger holds.

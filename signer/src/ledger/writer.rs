@@ -63,6 +63,7 @@ impl<D: Database> Writer<D> {
         let mut group = Vec::new();
         while queue.blocking_recv_many(&mut group, GROUP) > 0 {
             self.work(&mut group);
+            self.0.tidy();
         }
     }
 

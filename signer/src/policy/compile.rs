@@ -53,6 +53,7 @@ impl Policy {
             hours: policy.hours.as_ref().map(|hours| hours.value.clone()),
             replacements: policy.replacements,
             approval_above: approval.and_then(|approval| wei(approval.above)),
+            approval_expires: approval.map(|approval| approval.expires_after.0).unwrap_or_default(),
             approvers: approval.iter().flat_map(|approval| &approval.from).map(|name| name.value.clone()).collect(),
             allow_nonce: policy.allow_nonce,
             allow_contract_creation: policy.allow_contract_creation,

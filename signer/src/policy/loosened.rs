@@ -44,7 +44,9 @@ pub fn loosened(old: &Policy, new: &Policy) -> Vec<String> {
         ("replacements", raised(old_times, times) || raised(old_bump, bump)),
         (
             "require_approval",
-            raised(old.approval_above, new.approval_above) || (asks(old) && !new.approvers.is_subset(&old.approvers)),
+            raised(old.approval_above, new.approval_above)
+                || (asks(old) && !new.approvers.is_subset(&old.approvers))
+                || (asks(old) && new.approval_expires > old.approval_expires),
         ),
         ("allow_nonce", new.allow_nonce && !old.allow_nonce),
         ("allow_contract_creation", new.allow_contract_creation && !old.allow_contract_creation),

@@ -28,7 +28,7 @@ mod tokens;
 mod typed_data_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::{Address, U256};
 use keygate_config::units::Rate;
@@ -39,6 +39,7 @@ pub use calls::CallRule;
 pub use keygate_config::Signable;
 pub use loosened::loosened;
 pub use permits::Permit;
+pub(crate) use rate::Limiter;
 pub use rate::{Rates, TooOften};
 pub use replacement::{Fees, Replacement, judge_replacement};
 pub use spend::{Allowed, Approval, Asset, Spend, Window, judge_window};
@@ -96,6 +97,8 @@ pub struct Policy {
     pub replacements: Option<Replacements>,
     /// Wei in one transaction above which somebody else must approve it; none does not ask.
     pub approval_above: Option<U256>,
+    /// What nobody has decided about within this time is expired.
+    pub approval_expires: Duration,
     /// Names of the callers who may approve; never the one who asked.
     pub approvers: BTreeSet<String>,
     /// Whether callers may say which nonce a transaction has, where keygate does.
@@ -137,6 +140,11 @@ impl Policy {
     #[must_use]
     pub fn may_approve(&self, approver: &str, caller: &str) -> bool {
         approver != caller && self.approvers.contains(approver)
+    }
+
+    /// Somebody must approve it, as this rule says.
+    fn approval(&self, rule: &'static str, detail: String) -> Approval {
+        Approval { rule, detail, from: self.approvers.clone(), expires_after: self.approval_expires }
     }
 
     /// Every window there is, with what it is of: `native`, or a token's name in the file.
@@ -187,6 +195,23 @@ pub fn judge(policy: &Policy, tx: &Transaction, now: SystemTime) -> Result<Allow
     })
 }
 
+/// Judges a transaction that does what another with its nonce would do, for other fees, at a time. One of both is mined: it
+/// spends nothing more. It needs the approval that it would need if it were the first; who has approved the same call
+/// before, and may still, has given it, if the policy bounds what the fees may come to.
+///
+/// # Errors
+/// [`Denied`] by the first rule that says no.
+pub fn judge_again(
+    policy: &Policy,
+    tx: &Transaction,
+    approved_by: &BTreeSet<String>,
+    now: SystemTime,
+) -> Result<Allowed, Denied> {
+    let approval = judge(policy, tx, now)?.approval;
+    let given = |approval: &Approval| bounds_fees(policy) && !approval.from.is_disjoint(approved_by);
+    Ok(Allowed { spends: Vec::new(), approval: approval.filter(|approval| !given(approval)) })
+}
+
 /// Judges a transaction that sends nothing to its own sender, at a time: whom it pays, and what, is no question. It takes
 /// a nonce, and costs its fees.
 ///
@@ -206,16 +231,14 @@ fn native(policy: &Policy, amount: U256) -> Allowed {
         return Allowed::default();
     }
     let windows = policy.daily_value.map(daily).into_iter().chain(policy.windows.iter().cloned()).collect();
-    let approval = policy.approval_above.filter(|above| amount > *above).map(|above| Approval {
-        rule: "require_approval",
-        detail: format!("{amount} wei is above {above} wei: somebody else must approve it"),
-        from: policy.approvers.clone(),
+    let approval = policy.approval_above.filter(|above| amount > *above).map(|above| {
+        policy.approval("require_approval", format!("{amount} wei is above {above} wei: somebody else must approve it"))
     });
     Allowed { spends: vec![Spend { asset: Asset::Native, amount, windows }], approval }
 }
 
 fn daily(max: U256) -> Window {
-    Window { rule: "daily_value", period: std::time::Duration::from_secs(24 * 60 * 60), max }
+    Window { rule: "daily_value", period: Duration::from_secs(24 * 60 * 60), max }
 }
 
 fn judge_fees(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
@@ -240,6 +263,11 @@ fn judge_fees(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
     }
 }
 
+/// Whether fees may come to so much, and no more, without anybody being asked.
+fn bounds_fees(policy: &Policy) -> bool {
+    policy.max_fee.is_some() || (policy.max_gas.is_some() && policy.max_fee_per_gas.is_some())
+}
+
 /// Fees that a chain's nodes named come to this in all at most, in wei, where no policy says what is too much: 1 ether, as
 /// geth has it for what it sends (`--rpc.txfeecap`).
 const MOST_FILLED: U256 = U256::from_limbs([1_000_000_000_000_000_000, 0, 0, 0]);
@@ -250,8 +278,7 @@ const MOST_FILLED: U256 = U256::from_limbs([1_000_000_000_000_000_000, 0, 0, 0])
 /// # Errors
 /// [`Denied`] by `max_fee`, though the policy has none.
 pub fn judge_filled(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
-    let bounded = policy.max_fee.is_some() || (policy.max_gas.is_some() && policy.max_fee_per_gas.is_some());
-    if bounded || tx.max_fee().is_some_and(|fee| fee <= MOST_FILLED) {
+    if bounds_fees(policy) || tx.max_fee().is_some_and(|fee| fee <= MOST_FILLED) {
         return Ok(());
     }
     let fee = tx.max_fee().map_or_else(|| "beyond 256 bits".to_owned(), |fee| format!("of up to {fee} wei"));

@@ -22,7 +22,8 @@ pub struct Rates<C: Clock = MonotonicClock> {
     callers: Mutex<BTreeMap<String, (Rate, Limiter<C>)>>,
 }
 
-type Limiter<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
+/// Of one caller.
+pub(crate) type Limiter<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// A caller has too much signed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -60,6 +60,8 @@ pub struct Approval {
     pub detail: String,
     /// Names of the callers who may.
     pub from: BTreeSet<String>,
+    /// Within this time.
+    pub expires_after: Duration,
 }
 
 /// Judges whether `amount` more may be spent when `spent` were in the window.

@@ -270,6 +270,42 @@ fn value_fits_every_window_and_is_held_above_an_amount() {
     assert_eq!(judge(0), Allowed::default());
 }
 
+/// What was approved for the same call holds for other fees where the policy bounds them, and nowhere else.
+#[test]
+fn a_replacement_needs_the_approval_of_a_first_request() {
+    let tokens = format!(
+        "tokens.usd = {{ address = \"{TOKEN}\", approval_above = \"5\", max_amount = \"9\", windows = [{{ period = \"1h\", max = \"9\" }}] }}"
+    );
+    let policy = |fees: &str| {
+        compile(&format!("require_approval = {{ above = \"3 wei\", from = [\"security\"] }}\n{fees}\n{tokens}"))
+    };
+    let token = |amount: u64| tx(TOKEN, 0, &data("a9059cbb", &[of(LISTED), U256::from(amount)]));
+    let again = |fees: &str, tx: &Transaction, by: &[&str]| {
+        let by = by.iter().map(|by| (*by).to_owned()).collect();
+        judge_again(&policy(fees), tx, &by, NOW).unwrap()
+    };
+    let bounds = ["max_fee = \"1 ether\"", "max_gas = 21000\nmax_fee_per_gas = \"1 gwei\""];
+    let none = ["", "max_gas = 21000", "max_fee_per_gas = \"1 gwei\"", "max_priority_fee_per_gas = \"1 gwei\""];
+    for (large, small) in [(tx(LISTED, 4, "0x"), tx(LISTED, 3, "0x")), (token(6), token(5))] {
+        for fees in bounds.into_iter().chain(none) {
+            assert_eq!(again(fees, &small, &[]), Allowed::default(), "below the limit nobody is asked");
+            // By nobody: what was signed when it needed none. By somebody who may not any more.
+            for by in [&[][..], &["somebody"]] {
+                assert!(again(fees, &large, by).approval.is_some(), "{fees} {by:?}");
+            }
+            let bounded = bounds.contains(&fees);
+            let given = again(fees, &large, &["somebody", "security"]);
+            assert_eq!((given.approval.is_none(), given.spends.len()), (bounded, 0), "{fees}");
+        }
+    }
+    // All else is judged as it is of a first request.
+    let by = BTreeSet::from(["security".to_owned()]);
+    let rule = |fees: &str, tx: &Transaction| judge_again(&policy(fees), tx, &by, NOW).unwrap_err().rule;
+    assert_eq!(rule("max_fee = \"209999 wei\"", &tx(LISTED, 4, "0x")), "max_fee");
+    assert_eq!(rule("max_value = \"3 wei\"\nmax_fee = \"1 ether\"", &tx(LISTED, 4, "0x")), "max_value");
+    assert_eq!(rule("", &token(10)), "tokens");
+}
+
 /// From the text of a policy to another.
 type Change = fn(&str) -> String;
 
@@ -292,7 +328,7 @@ fn every_field_that_allows_more_is_named() {
     };
     let old = full(str::to_owned);
     assert_eq!(loosened(&old, &old), Vec::<String>::new());
-    let changes: [(Change, &str); 25] = [
+    let changes: [(Change, &str); 26] = [
         (|text| text.replace("[\"transaction\"]", "[\"message\"]"), "sign"),
         (|text| text.replace(&format!("to = [\"{TOKEN}\""), &format!("to = [\"{STRANGER}\", \"{TOKEN}\"")), "to"),
         (|text| text.replace("[\"f()\"]", "[\"f()\", \"h()\"]"), "functions"),
@@ -318,6 +354,7 @@ fn every_field_that_allows_more_is_named() {
         (|text| text.replace("18:00", "18:01"), "hours"),
         (|text| text.replace("max = 5, max_fee", "max_fee"), "replacements"),
         (|text| text.replace("above = \"5 wei\"", "above = \"6 wei\""), "require_approval"),
+        (|text| text.replace("above = \"5 wei\"", "above = \"5 wei\", expires_after = \"25h\""), "require_approval"),
         (|text| text.replace("allow_nonce = false", "allow_nonce = true"), "allow_nonce"),
         (|text| text.replace("creation = false", "creation = true"), "allow_contract_creation"),
         (|text| text.replace("max_amount = \"5\"", ""), "tokens.usd.max_amount"),

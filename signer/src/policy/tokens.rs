@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_primitives::{Address, U256};
 
 use super::calldata::Movement;
-use super::{Allowed, Approval, Asset, Denied, Policy, Spend, Window};
+use super::{Allowed, Asset, Denied, Policy, Spend, Window};
 
 /// What a policy says of a token, in its smallest unit. What is none does not restrict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,7 +81,7 @@ pub(super) fn judge(policy: &Policy, moves: &[Movement], named: bool, source: &s
             && amount > above
         {
             let detail = format!("{amount} of {} is above {above}: somebody else must approve it", token.name);
-            allowed.approval.get_or_insert(Approval { rule: "tokens", detail, from: policy.approvers.clone() });
+            allowed.approval.get_or_insert_with(|| policy.approval("tokens", detail));
         }
         allowed.spends.push(Spend { asset: Asset::Token(*contract), amount, windows: token.windows.clone() });
     }

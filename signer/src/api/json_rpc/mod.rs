@@ -244,7 +244,7 @@ impl Asking<'_> {
                 // What is denied whatever nodes say, they are not asked for.
                 let (tx, nonce) = wanted.unfilled().map_err(Fault::field)?;
                 let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
-                let judged = self.api.signing.judge(policy, &tx, Purpose::Call, numbering, SystemTime::now());
+                let judged = self.api.signing.judge(policy, &tx, &Purpose::Call, numbering, SystemTime::now());
                 self.allowed(key, &id, &tx, judged.map(drop)).await?;
                 wanted.fill(chain, missing).await?;
             }
@@ -280,7 +280,7 @@ impl Asking<'_> {
     ) -> Result<(), Fault> {
         match judged {
             Ok(()) => Ok(()),
-            Err(denied) => Err(Problem::from(self.api.signing.deny(key, id, tx, denied).await).into()),
+            Err(denied) => Err(Problem::from(self.api.signing.refuse(key, id, tx, denied.into(), true).await).into()),
         }
     }
 

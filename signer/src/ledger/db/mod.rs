@@ -2,6 +2,7 @@
 //!
 //! SQL is written once, for both: parameters are `?1`, `?2` and so on, and what they do differently is in their schemas.
 
+mod checkpoints;
 pub(super) mod postgres;
 pub(super) mod sqlite;
 
@@ -19,6 +20,9 @@ pub(super) trait Database: Send {
         reads: bool,
         work: &mut dyn FnMut(&mut dyn Sql) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError>;
+
+    /// Does what is to be done now and then, while nobody waits for an answer.
+    fn tidy(&mut self) {}
 }
 
 impl Database for Box<dyn Database> {
@@ -32,6 +36,10 @@ impl Database for Box<dyn Database> {
         work: &mut dyn FnMut(&mut dyn Sql) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         (**self).transact(reads, work)
+    }
+
+    fn tidy(&mut self) {
+        (**self).tidy();
     }
 }
 

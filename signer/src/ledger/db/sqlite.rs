@@ -9,6 +9,7 @@ use alloy_primitives::Address;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Statement, ToSql, TransactionBehavior, params_from_iter};
 
+use super::checkpoints::Checkpoints;
 use super::{Database, Row, Sql, Value};
 use crate::ledger::files::Files;
 use crate::ledger::{LedgerError, schema};
@@ -19,6 +20,8 @@ const STATEMENTS: usize = 128;
 /// An open database, and its files.
 #[derive(Debug)]
 pub(in crate::ledger) struct Sqlite {
+    /// Ends before the connection is closed: the last to close leaves the database in one file.
+    checkpoints: Checkpoints,
     pub(in crate::ledger) connection: Connection,
     /// Let go after the connection is closed.
     files: Arc<Files>,
@@ -43,8 +46,9 @@ impl Sqlite {
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::sqlite::migrate(&mut connection, keys)?;
+        let checkpoints = Checkpoints::start(&connection, path)?;
         files.opened()?;
-        Ok(Self { connection, files: Arc::new(files) })
+        Ok(Self { checkpoints, connection, files: Arc::new(files) })
     }
 
     /// Opens a database that is there, to read it, while another process may have it.
@@ -78,6 +82,10 @@ impl Database for Sqlite {
         transaction.commit()?;
         // Again: what was committed to a file that has gone is not durable.
         self.files.check()
+    }
+
+    fn tidy(&mut self) {
+        self.checkpoints.committed(&self.connection);
     }
 }
 

@@ -1,7 +1,11 @@
 //! What is in a PostgreSQL database. The columns are those of [`super::sqlite`], which says what they mean.
 
 /// Each brings the database from the version of its index to the next. Never changed, only added to.
-pub(in crate::ledger) const MIGRATIONS: [&str; 1] = [TABLES];
+pub(in crate::ledger) const MIGRATIONS: [&str; 2] = [TABLES, EXPIRY];
+
+const EXPIRY: &str = "ALTER TABLE approvals ADD COLUMN expires_at BIGINT NOT NULL DEFAULT 0;
+    UPDATE approvals SET expires_at = asked_at + 86400000;
+    ALTER TABLE approvals ADD COLUMN replaces BIGINT;";
 
 const TABLES: &str = "
     CREATE TABLE transactions (

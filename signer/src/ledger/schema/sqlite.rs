@@ -21,12 +21,13 @@ pub(crate) const APPLICATION: i32 = 0x6b67_6c31;
 type Migration = fn(&Connection, &BTreeMap<String, Address>) -> Result<(), LedgerError>;
 
 /// Each brings the database from the version of its index to the next. Never changed, only added to.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     |db, _| Ok(db.execute_batch(TABLE)?),
     addresses,
     |db, _| Ok(db.execute_batch(COUNTED)?),
     |db, _| Ok(db.execute_batch(STATEMENTS)?),
     spends,
+    |db, _| Ok(db.execute_batch(EXPIRY)?),
 ];
 
 pub(in crate::ledger) const TABLE: &str =
@@ -187,6 +188,12 @@ const REQUESTS: &str = "DROP INDEX spending;
         BEFORE UPDATE OF raw, hash, signature, signed_at, digest, chain_id, nonce, address, body
         ON transactions WHEN old.raw IS NOT NULL
         BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
+
+/// What is held expires at `expires_at`, in milliseconds since 1970, if nobody decides about it. What was held before there
+/// was such a time has a day. `replaces` is the nonce of what it is to replace.
+const EXPIRY: &str = "ALTER TABLE approvals ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE approvals SET expires_at = asked_at + 86400000;
+    ALTER TABLE approvals ADD COLUMN replaces INTEGER;";
 
 fn spends(db: &Connection, _: &BTreeMap<String, Address>) -> Result<(), LedgerError> {
     db.execute_batch(SPENDS)?;

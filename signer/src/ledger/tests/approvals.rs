@@ -1,12 +1,16 @@
 //! Requests that somebody else must approve first.
 
+use keygate_config::Ledger as Config;
+
 use super::*;
 use crate::policy::{Approval, Denied};
+
+const DAY: Duration = Duration::from_secs(24 * HOUR);
 
 /// A request that one of these must approve.
 fn of(caller: &str, name: &str, from: &[&str]) -> Request {
     let from = from.iter().map(|name| (*name).to_owned()).collect();
-    let approval = Approval { rule: "require_approval", detail: String::new(), from };
+    let approval = Approval { rule: "require_approval", detail: String::new(), from, expires_after: DAY };
     let request = request(name, 0);
     let id = RequestId { caller: caller.into(), ..request.id };
     Request { id, allowed: Allowed { spends: Vec::new(), approval: Some(approval) }, ..request }
@@ -42,5 +46,98 @@ async fn an_approval_counts_as_long_as_who_gave_it_may() {
     // By somebody who was taken out of the policy since.
     is_denied(ledger.begin(of("payments", "a", &["board"])).await, "may not any more");
     fresh(ledger, of("payments", "a", &["board", "security"])).await;
+    open.close();
+}
+
+/// At the last moment there is time, and at the next there is none, whoever asks and whatever the policy says by then.
+async fn what_nobody_decides_about_expires_for_ever(place: Place) {
+    let open = place.open();
+    let ledger = &open.ledger;
+    let one = held(ledger, of("payments", "a", &["security"])).await;
+    let other = held(ledger, of("payments", "b", &["security"])).await;
+    let end = at(NOW) + DAY;
+    assert_eq!(one.expires_at, millis(end));
+    let before = end - Duration::from_millis(1);
+    assert_eq!((one.standing(before), one.standing(end)), (Standing::Held, Standing::Expired));
+    assert_eq!(ledger.undecided(before).await.unwrap().len(), 2);
+    assert_eq!(ledger.undecided(end).await, Ok(Vec::new()), "it waits no more");
+    let decide = async |held: &Held, by: &str, approved, now| {
+        ledger.decide(held.approval, held.digest, by.into(), approved, now).await.unwrap()
+    };
+    for (by, approved) in [("security", true), ("security", false), ("payments", false)] {
+        assert_eq!(decide(&one, by, approved, end).await, Decided::Expired(one.clone()));
+    }
+    let mut again = of("payments", "a", &["security"]);
+    again.now = before;
+    assert_eq!(ledger.begin(again.clone()).await, Ok(Begun::StillHeld(one.clone())));
+    again.now = end;
+    is_denied(ledger.begin(again.clone()).await, "expired");
+    // Whether it needs an approval by then, or has longer.
+    again.allowed.approval.as_mut().unwrap().expires_after = 9 * DAY;
+    is_denied(ledger.begin(again.clone()).await, "expired");
+    again.allowed.approval = None;
+    is_denied(ledger.begin(again).await, "expired");
+    // What was approved in time stays so.
+    assert!(matches!(decide(&other, "security", true, before).await, Decided::Done(_)));
+    fresh(ledger, Request { now: end + DAY, ..of("payments", "b", &["security"]) }).await;
+    open.close();
+}
+
+async fn who_asks_may_withdraw_and_nothing_else(place: Place) {
+    let open = place.open();
+    let ledger = &open.ledger;
+    let one = held(ledger, of("payments", "a", &["security"])).await;
+    let withdraw = async || ledger.decide(one.approval, one.digest, "payments".into(), false, at(NOW)).await.unwrap();
+    let Decided::Done(withdrawn) = withdraw().await else { panic!("it is held") };
+    assert_eq!(withdrawn.standing(at(NOW)), Standing::Withdrawn);
+    assert_eq!(withdraw().await, Decided::Already(withdrawn.clone()));
+    assert_eq!(approve(ledger, &one, "security").await, Decided::Already(withdrawn));
+    let mut again = of("payments", "a", &["security"]);
+    is_denied(ledger.begin(again.clone()).await, "withdrawn");
+    again.allowed.approval = None;
+    is_denied(ledger.begin(again).await, "withdrawn");
+    assert_eq!(ledger.undecided(at(NOW)).await, Ok(Vec::new()));
+    open.close();
+}
+
+on_both!(what_nobody_decides_about_expires_for_ever, who_asks_may_withdraw_and_nothing_else);
+
+/// Who asks and withdraws, over and over, fills no disk.
+#[tokio::test]
+async fn so_many_are_withdrawn_in_a_day_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let ledger = &open.ledger;
+    for n in 0..1000 {
+        let one = held(ledger, of("payments", &n.to_string(), &["security"])).await;
+        ledger.decide(one.approval, one.digest, "payments".into(), false, at(NOW)).await.unwrap();
+    }
+    is_denied(ledger.begin(of("payments", "more", &["security"])).await, "24 hours");
+    held(ledger, of("others", "more", &["security"])).await;
+    // What somebody else decides about is their affair; and a day passes.
+    let tomorrow = |name| Request { now: at(NOW) + DAY, ..of("payments", name, &["security"]) };
+    let one = held(ledger, tomorrow("more")).await;
+    ledger.decide(one.approval, one.digest, "security".into(), false, at(NOW) + DAY).await.unwrap();
+    held(ledger, tomorrow("another")).await;
+    open.close();
+}
+
+/// What waited in a ledger from before there was an end to it.
+#[tokio::test]
+async fn what_was_held_before_has_a_day() {
+    let place = Kind::Sqlite.place();
+    let Config::Sqlite(path) = place.config() else { unreachable!() };
+    let old = rusqlite::Connection::open(&path).unwrap();
+    schema::sqlite::older(&old, 5);
+    let insert =
+        "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at)
+        VALUES ('payments', 'hot', ?1, 'a', ?2, 137, 'payouts', 'require_approval', '{}', ?3)";
+    old.execute(insert, rusqlite::params![[0x11_u8; 20], [1_u8; 32], millis(at(NOW))]).unwrap();
+    drop(old);
+    let open = Open::at(&path);
+    let mut again = of("payments", "a", &["security"]);
+    assert!(matches!(open.ledger.begin(again.clone()).await, Ok(Begun::StillHeld(_))));
+    again.now = at(NOW) + DAY;
+    is_denied(open.ledger.begin(again).await, "expired");
     open.close();
 }

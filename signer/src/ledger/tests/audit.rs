@@ -29,8 +29,11 @@ async fn eventful(place: &Place) -> Head {
     let open = place.open();
     let a = fresh(&open.ledger, request("a", 4)).await;
     open.ledger.store(a, signed_of(b"a"), at(NOW)).await.unwrap();
-    open.ledger.begin(request("b", 7)).await.unwrap();
-    open.ledger.begin(Request { digest: [9; 32], ..request("a", 4) }).await.unwrap();
+    // What is refused changes nothing, and is told by who asks: one by one, or in a sum.
+    assert!(matches!(open.ledger.begin(request("b", 7)).await, Ok(Begun::Denied(_))));
+    assert_eq!(open.ledger.begin(Request { digest: [9; 32], ..request("a", 4) }).await, Ok(Begun::Conflict));
+    open.ledger.note(Event::new(at(NOW), "denied", json!({ "rule": "daily_value" }))).await.unwrap();
+    open.ledger.note(Event::new(at(NOW), "refused", json!({ "count": 7, "by": { "rate": 7 } }))).await.unwrap();
     let c = fresh(&open.ledger, request("c", 1)).await;
     open.ledger.release(c, at(NOW)).await.unwrap();
     let d = fresh(&open.ledger, request("d", 1)).await;
@@ -52,12 +55,16 @@ async fn everything_that_happens_is_in_it(place: Place) {
     let entries: Vec<Json> = kept.iter().map(|kept| serde_json::from_str(&kept.entry).unwrap()).collect();
     let what: Vec<_> = entries.iter().map(|entry| entry["what"].as_str().unwrap()).collect();
     let expected =
-        ["began", "reserved", "signed", "denied", "conflict", "reserved", "released", "reserved", "signed", "signed"];
+        ["began", "reserved", "signed", "denied", "refused", "reserved", "released", "reserved", "signed", "signed"];
     assert_eq!(what, expected);
     let reserved = &entries[1];
     assert_eq!((&reserved["caller"], &reserved["key"]), (&json!("payments"), &json!("hot")));
     assert_eq!((&reserved["idempotencyKey"], &reserved["seq"]), (&json!("a"), &json!(2)));
-    assert_eq!(entries[3]["rule"], "daily_value");
+    let whole = apart(|| Trail::open(&place.config()).unwrap().verify(None)).unwrap();
+    assert_eq!(whole, Whole { head, transactions: 2, statements: 1, refused: 8, summed: 7 });
+    let mut export = Vec::new();
+    apart(|| Trail::open(&place.config()).unwrap().export(1, &mut export)).unwrap();
+    assert_eq!(verify_export(&*export, Some(head)), Ok(whole));
     assert_eq!(verified(&place, None), Ok(head));
     assert_eq!(verified(&place, Some(head)), Ok(head));
 }
@@ -81,6 +88,8 @@ async fn any_change_is_found(place: Place) {
     assert_eq!(broken("UPDATE audit SET entry = replace(entry, 'hot', 'not') WHERE seq = 2"), Broken::Hash(2));
     assert_eq!(broken("UPDATE audit SET hash = zeroblob(32) WHERE seq = 4"), Broken::Hash(4));
     assert_eq!(broken("DELETE FROM audit WHERE seq = 4"), Broken::Gap { expected: 4, found: 5 });
+    let fewer = "UPDATE audit SET entry = replace(entry, '\"count\":7', '\"count\":6') WHERE seq = 5";
+    assert_eq!(broken(fewer), Broken::Hash(5));
     assert_eq!(broken("DELETE FROM audit WHERE seq = 1"), Broken::Gap { expected: 1, found: 2 });
     assert!(matches!(broken("DELETE FROM audit WHERE seq = 10"), Broken::Unaudited(_)), "a statement is left");
     assert!(matches!(broken("DELETE FROM audit WHERE seq > 8"), Broken::Unaudited(_)), "a transaction is left");

@@ -155,3 +155,33 @@ async fn one_requests_trouble_is_not_anothers() {
     assert!(matches!((one, two), (Ok(Begun::Fresh(_)), Ok(Begun::Fresh(_)))));
     assert!(matches!(bad, Err(LedgerError::Other(_))), "{bad:?}");
 }
+
+/// How often the write-ahead log has begun anew: the checkpoint sequence number in its header
+/// (<https://www.sqlite.org/fileformat2.html#walformat>).
+fn begun_anew(log: &Path) -> u32 {
+    let header = std::fs::read(log).unwrap();
+    header.get(12..16).map_or(0, |number| u32::from_be_bytes(number.try_into().unwrap()))
+}
+
+#[tokio::test]
+async fn the_log_begins_anew_while_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    let Open { ledger, running, .. } = Open::at(&path);
+    let log = dir.path().join("ledger.db-wal");
+    let before = begun_anew(&log);
+    // Two who write in turns, so that the writer never rests.
+    let write = async || {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while begun_anew(&log) < before + 2 {
+            for _ in 0..100 {
+                ledger.note(Event::new(at(NOW), "noted", serde_json::json!({}))).await.unwrap();
+            }
+            assert!(std::time::Instant::now() < deadline, "{} bytes", std::fs::metadata(&log).unwrap().len());
+        }
+    };
+    tokio::join!(write(), write());
+    drop(ledger);
+    running.wait();
+    assert!(!log.exists(), "the last to close leaves one file");
+}

@@ -43,8 +43,12 @@ async fn what_is_signed_to_be_sent_is_under_way_until_it_ends() {
 }
 
 fn large(name: &str, body: &str) -> Request {
-    let approval =
-        Some(Approval { rule: "require_approval", detail: "large".into(), from: ["security".into()].into() });
+    let approval = Some(Approval {
+        rule: "require_approval",
+        detail: "large".into(),
+        from: ["security".into()].into(),
+        expires_after: Duration::from_secs(HOUR),
+    });
     let allowed = Allowed { approval, ..spending(U256::from(4), Some(10)) };
     Request { allowed, body: body.into(), nonce: Nonce::Managed { at_least: 0 }, ..request(name, 4) }
 }
@@ -54,7 +58,7 @@ async fn what_was_approved_is_what_is_signed() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::at(&dir.path().join("ledger.db"));
     let held = async |request| match open.ledger.begin(request).await.unwrap() {
-        Begun::Held(held) => held,
+        Begun::Held(held) | Begun::StillHeld(held) => held,
         other => panic!("{other:?}"),
     };
     let first = held(large("a", "{\"gas\":1}")).await;
@@ -88,9 +92,13 @@ async fn so_many_of_a_caller_wait_and_no_more() {
         assert!(matches!(open.ledger.begin(large(&i.to_string(), "{}")).await, Ok(Begun::Held(_))));
     }
     assert!(matches!(open.ledger.begin(large("more", "{}")).await, Ok(Begun::Denied(_))));
-    assert!(matches!(open.ledger.begin(large("7", "{}")).await, Ok(Begun::Held(_))), "this one waits already");
+    assert!(matches!(open.ledger.begin(large("7", "{}")).await, Ok(Begun::StillHeld(_))), "this one waits already");
     open.ledger.decide(1, [1; 32], "security".into(), false, at(NOW)).await.unwrap();
     assert!(matches!(open.ledger.begin(large("more", "{}")).await, Ok(Begun::Held(_))));
+    // What is expired waits no more.
+    assert!(matches!(open.ledger.begin(large("late", "{}")).await, Ok(Begun::Denied(_))));
+    let late = Request { now: at(NOW + HOUR), ..large("late", "{}") };
+    assert!(matches!(open.ledger.begin(late).await, Ok(Begun::Held(_))));
     open.close();
 }
 
@@ -101,12 +109,12 @@ async fn what_needs_no_approval_any_more_is_signed_unless_it_was_rejected() {
     for name in ["a", "b"] {
         assert!(matches!(open.ledger.begin(large(name, "{}")).await, Ok(Begun::Held(_))));
     }
-    let waiting = open.ledger.undecided().await.unwrap();
+    let waiting = open.ledger.undecided(at(NOW)).await.unwrap();
     assert_eq!(waiting.len(), 2);
     open.ledger.decide(waiting[0].approval, [1; 32], "security".into(), false, at(NOW)).await.unwrap();
     let free = |name| Request { allowed: Allowed::default(), ..large(name, "{}") };
     assert!(matches!(open.ledger.begin(free("a")).await, Ok(Begun::Denied(_))));
     fresh(&open.ledger, free("b")).await;
-    assert_eq!(open.ledger.undecided().await, Ok(Vec::new()));
+    assert_eq!(open.ledger.undecided(at(NOW)).await, Ok(Vec::new()));
     open.close();
 }
