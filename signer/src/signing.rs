@@ -34,7 +34,7 @@ const MOST_KEPT: usize = 1024;
 /// and why it is, which may name what its caller has named, up to this one.
 const MOST_WHY: usize = 512;
 
-pub(crate) use crate::prepared::{Numbering, Prepared, Purpose, asked_digest};
+pub(crate) use crate::prepared::{Before, Numbering, Prepared, Purpose, asked_digest};
 pub(crate) use crate::refusal::Refusal;
 
 /// What signing takes.
@@ -58,35 +58,6 @@ pub(crate) struct Answer {
     pub(crate) chain_id: u64,
     pub(crate) nonce: u64,
     pub(crate) replayed: bool,
-}
-
-/// What is known of a request before it is filled.
-#[derive(Debug, Default)]
-pub(crate) struct Before {
-    /// What was reserved under its name, and perhaps signed.
-    record: Option<Record>,
-    /// What is shown to who approves it.
-    shown: Option<String>,
-}
-
-impl Before {
-    /// What was signed: that is the answer.
-    pub(crate) fn signed(&self, id: &RequestId) -> Option<Answer> {
-        let Record { reservation, signed, chain_id, nonce, .. } = self.record.clone()?;
-        Some(Answer { reservation, signed: signed?, from: id.address, chain_id, nonce, replayed: true })
-    }
-
-    /// The transaction that is reserved, or was shown: that is what is signed.
-    pub(crate) fn body(&self) -> Option<&str> {
-        let reserved = self.record.as_ref().and_then(|record| record.body.as_deref());
-        reserved.or(self.shown.as_deref())
-    }
-
-    /// The transaction that is reserved, and its nonce.
-    pub(crate) fn reserved(&self) -> Option<(&str, u64)> {
-        let record = self.record.as_ref()?;
-        Some((record.body.as_deref()?, record.nonce))
-    }
 }
 
 /// What was signed, and is no transaction.
