@@ -50,9 +50,9 @@ enum Command {
     Signer(signer::Args),
     /// Validate the file and everything it refers to.
     Check(check::Args),
-    /// Have the running gateway read its file again.
+    /// Have the running gateway, or the signer if there is no gateway, read its file again.
     Reload(admin::Target),
-    /// Show what the running gateway does.
+    /// Show what the running gateway, or the signer if there is no gateway, does.
     Status(admin::Target),
     /// Show the running gateway's routes and weights.
     Routes(admin::Target),
@@ -70,21 +70,6 @@ enum Command {
     Schema,
     /// Print completions for a shell.
     Completions(completions::Args),
-}
-
-#[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
-struct SignerArgs {
-    #[command(flatten)]
-    file: ConfigFile,
-    #[command(subcommand)]
-    command: Option<SignerCommand>,
-}
-
-#[derive(Subcommand)]
-enum SignerCommand {
-    /// Check credentials, keys, permissions, ledger, clock and tokens, and say what to do.
-    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {

@@ -84,6 +84,40 @@ pub fn load_admin(path: &Path) -> Result<Admin, Diagnostics> {
     }
 }
 
+/// Reads only where the signer listens, if it is all that the file runs; nothing, if there is a gateway, or no signer.
+///
+/// # Errors
+/// As [`load_admin`].
+pub fn load_lone_signer(path: &Path) -> Result<Option<Vec<SignerAddress>>, Diagnostics> {
+    #[derive(serde::Deserialize)]
+    struct OnlyParts {
+        #[serde(default)]
+        listeners: toml::Table,
+        signer: Option<toml::Table>,
+    }
+    #[derive(serde::Deserialize)]
+    struct OnlySigner {
+        signer: OnlyListen,
+    }
+    #[derive(serde::Deserialize)]
+    struct OnlyListen {
+        listen: OneOrMany<At<SignerAddress>>,
+    }
+    let source = read(path)?;
+    let listen = match toml::from_str::<OnlyParts>(&source.text) {
+        Ok(parts) if parts.signer.is_none() || !parts.listeners.is_empty() => return Ok(None),
+        Ok(_) => toml::from_str::<OnlySigner>(&source.text).map(|only| only.signer.listen),
+        Err(error) => Err(error),
+    };
+    match listen {
+        Ok(listen) => {
+            let base = folder(path);
+            Ok(Some(listen.as_slice().iter().map(|listen| listen.value.clone().resolved(&base)).collect()))
+        }
+        Err(error) => Err(Diagnostics::new(source, vec![syntax(&error)])),
+    }
+}
+
 fn read(path: &Path) -> Result<Source, Diagnostics> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Source { path: path.to_owned(), text }),

@@ -59,6 +59,7 @@ impl Gauges {
 
     async fn windows(&self, signing: &Signing, callers: &Callers) -> Result<(), LedgerError> {
         let now = SystemTime::now();
+        let all = signing.post.chains();
         // What the file does not have any more is gone.
         self.spent.reset();
         self.limit.reset();
@@ -69,7 +70,7 @@ impl Gauges {
                 if !seen.insert((&policy.name, key.name())) {
                     continue;
                 }
-                let chains = policy.chains.iter().filter_map(|id| signing.post.chains.by_id(*id));
+                let chains = policy.chains.iter().filter_map(|id| all.by_id(*id));
                 for chain in chains {
                     for (name, asset, window) in policy.all_windows() {
                         let account = (policy.name.clone(), key.address(), chain.id);
@@ -86,8 +87,9 @@ impl Gauges {
     }
 
     async fn nonces(&self, signing: &Signing) -> Result<(), LedgerError> {
+        let chains = signing.post.chains();
         for key in signing.keys.values() {
-            for chain in signing.post.chains.all().filter(|chain| chain.rpc.is_some()) {
+            for chain in chains.all().filter(|chain| chain.rpc.is_some()) {
                 // What the chain was last known to count is no gap.
                 let from = signing.post.counted(chain.id, key.address()).unwrap_or(0);
                 let nonces = signing.ledger.nonces(key.address(), chain.id, from).await?;

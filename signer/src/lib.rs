@@ -2,7 +2,7 @@
 //!
 //! [`Signer::start`] binds the sockets that the configuration names, loads the keys and opens the ledger, or refuses
 //! and says why. [`Signer::serve`] then answers until it is told to stop; a [`Reloader`] takes over changes of callers,
-//! policies and certificates meanwhile.
+//! policies, nodes and certificates meanwhile.
 //!
 //! A request for a signature passes: caller, strict parse, both encoders, the idempotency key, the policy, a durable
 //! reservation, the key, the check of what the key answered, durable storage; then it is answered. What was signed

@@ -1,5 +1,6 @@
-//! What may change while the signer runs: callers with their policies and chains, and TLS. It is one immutable
-//! snapshot; keys, ledger and listeners stay. A request keeps the caller, and so the policy, that it began with.
+//! What may change while the signer runs: callers with their policies, chains with their nodes, and TLS. It is one
+//! immutable snapshot; keys, ledger and listeners stay. A request keeps the caller, and so the policy, that it began with;
+//! what is asked of a node, that node answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::api::callers::{CallerError, Callers};
 use crate::api::listen::tls::Tls;
+use crate::chain::{Chain, Chains};
 use crate::ledger::audit::Event;
 use crate::policy::{Policy, loosened};
 
@@ -30,6 +32,7 @@ pub(crate) struct Snapshot {
     pub(crate) callers: Callers,
     /// All of the file's, by name.
     pub(crate) policies: BTreeMap<String, Policy>,
+    pub(crate) chains: Arc<Chains>,
     /// For `https://` listeners.
     pub(crate) tls: Option<Arc<Tls>>,
 }
@@ -39,6 +42,8 @@ pub(crate) struct Snapshot {
 pub(crate) enum SnapshotError {
     #[error("caller {0:?}: {1}")]
     Caller(String, CallerError),
+    #[error("chain {0:?}: {1}")]
+    Chain(String, String),
     #[error("tls: {0}")]
     Tls(String),
     #[error("listener {0}: an https:// listener needs tls under [signer]")]
@@ -78,8 +83,10 @@ impl Snapshot {
         hex::encode(digest.finalize())
     }
 
-    /// Compiles the file's callers and policies; reads tokens and certificates.
-    pub(crate) fn load(config: &keygate_config::Signer) -> Result<Self, SnapshotError> {
+    /// Compiles the file's callers, policies and chains; reads tokens, certificates and nodes' URLs. Nodes that are the
+    /// same as `before` are kept.
+    pub(crate) fn load(config: &keygate_config::Signer, before: &Chains) -> Result<Self, SnapshotError> {
+        let chains = Chains::load(config, before).map_err(|(name, why)| SnapshotError::Chain(name, why))?;
         let policies: BTreeMap<_, _> = config
             .policies
             .iter()
@@ -93,7 +100,7 @@ impl Snapshot {
             config.listen.as_slice().iter().filter(|listen| matches!(listen.value, SignerAddress::Https(_)));
         match https.next().filter(|_| tls.is_none()) {
             Some(listen) => Err(SnapshotError::NoTls(listen.value.to_string())),
-            None => Ok(Self { callers, policies, tls: tls.map(Arc::new) }),
+            None => Ok(Self { callers, policies, chains: Arc::new(chains), tls: tls.map(Arc::new) }),
         }
     }
 }
@@ -102,6 +109,12 @@ impl Snapshot {
 /// found.
 fn changes(old: &Snapshot, new: &Snapshot) -> Vec<(&'static str, Json)> {
     let mut changes = Vec::new();
+    let nodes = |chain: &Chain| chain.rpc.as_ref().map(Arc::as_ptr);
+    for chain in new.chains.all() {
+        if old.chains.by_id(chain.id).is_none_or(|before| nodes(before) != nodes(chain)) {
+            tracing::warn!(chain = chain.name, rpc = ?chain.rpc, "chain has other nodes");
+        }
+    }
     let names: BTreeSet<&String> = old.policies.keys().chain(new.policies.keys()).collect();
     for name in names {
         let (change, loosened) = match (old.policies.get(name), new.policies.get(name)) {

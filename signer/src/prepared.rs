@@ -7,7 +7,9 @@ use alloy_primitives::Address;
 use sha2::{Digest, Sha256};
 
 use crate::key::Key;
+use crate::ledger::{Record, RequestId};
 use crate::refusal::Refusal;
+use crate::signing::Answer;
 use crate::transaction::Transaction;
 
 /// A transaction that both encoders write alike, and what says whether a request is the same.
@@ -72,6 +74,35 @@ impl Prepared {
     pub(crate) fn sent(self) -> Self {
         let digest = Sha256::new().chain_update(b"keygate send\0").chain_update(self.digest).finalize().into();
         Self { send: true, digest, ..self }
+    }
+}
+
+/// What is known of a request before it is filled.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    /// What was reserved under its name, and perhaps signed.
+    pub(crate) record: Option<Record>,
+    /// What is shown to who approves it.
+    pub(crate) shown: Option<String>,
+}
+
+impl Before {
+    /// What was signed: that is the answer.
+    pub(crate) fn signed(&self, id: &RequestId) -> Option<Answer> {
+        let Record { reservation, signed, chain_id, nonce, .. } = self.record.clone()?;
+        Some(Answer { reservation, signed: signed?, from: id.address, chain_id, nonce, replayed: true })
+    }
+
+    /// The transaction that is reserved, or was shown: that is what is signed.
+    pub(crate) fn body(&self) -> Option<&str> {
+        let reserved = self.record.as_ref().and_then(|record| record.body.as_deref());
+        reserved.or(self.shown.as_deref())
+    }
+
+    /// The transaction that is reserved, and its nonce.
+    pub(crate) fn reserved(&self) -> Option<(&str, u64)> {
+        let record = self.record.as_ref()?;
+        Some((record.body.as_deref()?, record.nonce))
     }
 }
 

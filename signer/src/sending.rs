@@ -3,7 +3,8 @@
 //! Everything that is known is in the ledger: a process that dies in between leaves nothing out, and several may do the
 //! same: to send the same bytes again does no harm.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use alloy_primitives::Address;
@@ -19,6 +20,7 @@ use crate::chain::track::{Seen, Step, Tracked, User, step};
 use crate::chain::{Chain, Chains};
 use crate::failpoint::failpoint;
 use crate::ledger::{Ledger, LedgerError, Progress, RequestId, Reservation, Sending, State, millis, moment};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::signing::Answer;
 
@@ -29,27 +31,34 @@ const FIRST: Duration = Duration::from_secs(5);
 /// How many transactions an address has is asked again after this time: somebody else may use the key.
 const COUNT_AGAIN: Duration = Duration::from_secs(10);
 
-/// Chains, and what is on its way to them.
+/// The type of transactions whose authorizations use nonces besides their own (EIP-7702).
+const WITH_AUTHORIZATIONS: u8 = 4;
+
+/// Chains, as the file has them now, and what is on its way to them.
 #[derive(Debug)]
 pub(crate) struct Post {
-    pub(crate) chains: Chains,
+    live: Arc<Live>,
     /// How many transactions an address has, and when that was asked.
     counts: Mutex<HashMap<(u64, Address), (u64, Instant)>>,
     /// Something is to be sent.
-    woken: BTreeMap<u64, Notify>,
+    woken: Mutex<HashMap<u64, Arc<Notify>>>,
     /// When it was last sought what has used the nonce of a transaction.
     sought: Mutex<HashMap<Reservation, Instant>>,
 }
 
 impl Post {
-    pub(crate) fn new(chains: Chains) -> Self {
-        let woken = chains.all().filter(|chain| chain.rpc.is_some()).map(|chain| (chain.id, Notify::new())).collect();
-        Self { chains, counts: Mutex::default(), woken, sought: Mutex::default() }
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        Self { live, counts: Mutex::default(), woken: Mutex::default(), sought: Mutex::default() }
+    }
+
+    /// The chains of the file. Who keeps them asks the nodes that it had then.
+    pub(crate) fn chains(&self) -> Arc<Chains> {
+        Arc::clone(&self.live.snapshot().chains)
     }
 
     /// The nodes of a chain, if the file names any.
-    pub(crate) fn rpc(&self, chain_id: u64) -> Option<&Rpc> {
-        self.chains.by_id(chain_id)?.rpc.as_ref()
+    pub(crate) fn rpc(&self, chain_id: u64) -> Option<Arc<Rpc>> {
+        self.chains().by_id(chain_id)?.rpc.clone()
     }
 
     /// How many transactions of this address the chain has known, at some time: the next nonce is no lower, as far as the
@@ -88,17 +97,26 @@ impl Post {
         self.counts.lock().remove(&(chain_id, address));
     }
 
+    /// As [`Self::forget`], of all addresses: authorizations take nonces of whoever signed them (EIP-7702).
+    fn forget_all(&self, chain_id: u64) {
+        self.counts.lock().retain(|(id, _), _| *id != chain_id);
+    }
+
     /// There is something to send.
     pub(crate) fn wake(&self, chain_id: u64) {
-        if let Some(woken) = self.woken.get(&chain_id) {
-            woken.notify_one();
-        }
+        self.woken(chain_id).notify_one();
+    }
+
+    fn woken(&self, chain_id: u64) -> Arc<Notify> {
+        Arc::clone(self.woken.lock().entry(chain_id).or_default())
     }
 
     /// Sends for the first time what was just signed, so that who asked for it finds it there. What comes of it is written
     /// down, and what does not succeed is tried again.
     pub(crate) async fn send_first(&self, ledger: &Ledger, id: &RequestId, answer: &Answer) {
-        let (Some(chain), Some(rpc)) = (self.chains.by_id(answer.chain_id), self.rpc(answer.chain_id)) else { return };
+        let chains = self.chains();
+        let Some(chain) = chains.by_id(answer.chain_id) else { return };
+        let Some(rpc) = &chain.rpc else { return };
         let Answer { reservation, signed, nonce, chain_id, .. } = answer.clone();
         let sent = async {
             let progress = ledger.progress(reservation).await?.filter(|progress| progress.state == State::Queued);
@@ -120,11 +138,15 @@ impl Post {
 
     /// Follows what is under way on a chain, until told to stop.
     pub(crate) async fn follow(&self, chain_id: u64, ledger: &Ledger, metrics: &Metrics, stop: &CancellationToken) {
-        let (Some(chain), Some(woken)) = (self.chains.by_id(chain_id), self.woken.get(&chain_id)) else { return };
-        let Some(rpc) = &chain.rpc else { return };
+        let woken = self.woken(chain_id);
         loop {
             let pass = async {
-                if let Err(error) = self.pass(chain, rpc, ledger, metrics).await {
+                // As the file has it now: its nodes may be others than before, or none.
+                let chains = self.chains();
+                if let Some(chain) = chains.by_id(chain_id)
+                    && let Some(rpc) = &chain.rpc
+                    && let Err(error) = self.pass(chain, rpc, ledger, metrics).await
+                {
                     tracing::warn!(chain = chain.name, %error, "what is under way could not be followed");
                 }
                 tokio::select! {
@@ -158,6 +180,9 @@ impl Post {
             };
             if let Some(next) = next.filter(|next| *next != sending.progress) {
                 told(chain, &sending, &next);
+                if next.block.is_some() && sending.signed.raw.first() == Some(&WITH_AUTHORIZATIONS) {
+                    self.forget_all(chain.id);
+                }
                 failpoint("following");
                 ledger.update(sending.reservation, sending.progress, next, now).await?;
             }

@@ -34,7 +34,7 @@ const MOST_KEPT: usize = 1024;
 /// and why it is, which may name what its caller has named, up to this one.
 const MOST_WHY: usize = 512;
 
-pub(crate) use crate::prepared::{Numbering, Prepared, Purpose, asked_digest};
+pub(crate) use crate::prepared::{Before, Numbering, Prepared, Purpose, asked_digest};
 pub(crate) use crate::refusal::Refusal;
 
 /// What signing takes.
@@ -69,19 +69,14 @@ pub(crate) struct Said {
 }
 
 impl Signing {
-    /// What was signed under `id` before.
-    pub(crate) async fn known(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<Answer>, Refusal> {
-        let record = self.record(id, digest).await?;
-        Ok(record.and_then(|Record { reservation, signed, chain_id, nonce, .. }| {
-            Some(Answer { reservation, signed: signed?, from: id.address, chain_id, nonce, replayed: true })
-        }))
-    }
-
-    /// What this request was filled in with when it was reserved, or was shown to who approves it: that is what is signed.
-    pub(crate) async fn filled(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<String>, Refusal> {
-        match self.record(id, digest).await? {
-            Some(record) => Ok(record.body),
-            None => self.held(id, digest).await,
+    /// What is known of a request before it is filled.
+    pub(crate) async fn before(&self, id: &RequestId, digest: [u8; 32]) -> Result<Before, Refusal> {
+        match self.timed("lookup", self.ledger.lookup_or_held(id.clone())).await? {
+            (Some(record), _) if record.digest != digest => Err(Refusal::Conflict),
+            (record, held) => {
+                let shown = held.filter(|held| held.digest == digest).map(|held| held.body);
+                Ok(Before { record, shown })
+            }
         }
     }
 
@@ -131,12 +126,7 @@ impl Signing {
         let now = SystemTime::now();
         let judge = |tx: &Transaction| {
             let policy = policy.ok_or_else(Denied::no_policy)?;
-            let allowed = match &purpose {
-                Purpose::Call => policy::judge(policy, tx, now)?,
-                Purpose::Nothing => policy::judge_nothing(policy, tx, now)?,
-                Purpose::Again { approved_by } => policy::judge_again(policy, tx, approved_by, now)?,
-            };
-            self.may_give(policy, chain_id, numbering).map(|()| (policy, allowed))
+            self.judge(policy, tx, &purpose, numbering, now).map(|allowed| (policy, allowed))
         };
         let mut judged = judge(&tx);
         if let Ok((_, Allowed { approval: Some(_), .. })) = &judged
@@ -199,6 +189,23 @@ impl Signing {
         Ok(answer(reservation, signed, nonce, false))
     }
 
+    /// Judges a transaction by everything but what was spent before.
+    pub(crate) fn judge(
+        &self,
+        policy: &Policy,
+        tx: &Transaction,
+        purpose: &Purpose,
+        numbering: Numbering,
+        now: SystemTime,
+    ) -> Result<Allowed, Denied> {
+        let allowed = match purpose {
+            Purpose::Call => policy::judge(policy, tx, now)?,
+            Purpose::Nothing => policy::judge_nothing(policy, tx, now)?,
+            Purpose::Again { approved_by } => policy::judge_again(policy, tx, approved_by, now)?,
+        };
+        self.may_give(policy, tx.chain_id(), numbering).map(|()| allowed)
+    }
+
     /// Whether the policy lets a caller give a nonce itself, where keygate chooses them.
     fn may_give(&self, policy: &Policy, chain_id: u64, numbering: Numbering) -> Result<(), Denied> {
         let chosen_here = self.post.rpc(chain_id).is_some();
@@ -219,7 +226,7 @@ impl Signing {
             }
             Numbering::Chosen => {
                 let rpc = self.post.rpc(chain_id).ok_or(Refusal::NoNonce)?;
-                Nonce::Managed { at_least: self.post.count(rpc, chain_id, key.address()).await? }
+                Nonce::Managed { at_least: self.post.count(&rpc, chain_id, key.address()).await? }
             }
         })
     }

@@ -36,6 +36,9 @@ const FINISH_EVERY: Duration = Duration::from_secs(30);
 /// What was reserved this long ago is not about to be signed any more: longer than a key's time-out may well be.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(120);
 
+/// Chains that are not followed yet are looked for this often.
+const FOLLOW: Duration = Duration::from_secs(2);
+
 /// A signer, ready to serve: its keys are loaded, its ledger is open, its sockets are bound.
 #[derive(Debug)]
 pub struct Signer {
@@ -134,6 +137,7 @@ impl From<SnapshotError> for StartError {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Caller(name, error) => Self::Caller { name, error },
+            SnapshotError::Chain(name, why) => Self::Chain { name, why },
             error @ (SnapshotError::Tls(_) | SnapshotError::NoTls(_)) => Self::Tls(error.to_string()),
         }
     }
@@ -178,8 +182,7 @@ impl Signer {
         config: &keygate_config::Signer,
         keys: BTreeMap<String, Arc<Key>>,
     ) -> Result<Self, StartError> {
-        let chains = Chains::load(config).map_err(|(name, why)| StartError::Chain { name, why })?;
-        let (live, changes) = Live::new(Snapshot::load(config)?);
+        let (live, changes) = Live::new(Snapshot::load(config, &Chains::default())?);
         let live = Arc::new(live);
         let metrics = Metrics::new()?;
         let gauges = Gauges::new(metrics.registry())?;
@@ -214,7 +217,7 @@ impl Signer {
             in_flight: InFlight::default(),
             rates: Rates::default(),
             refused: Arc::new(Refused::default()),
-            post: Arc::new(Post::new(chains)),
+            post: Arc::new(Post::new(Arc::clone(&live))),
         };
         let large = Arc::new(Semaphore::new(LARGE));
         let api = Api { signing, live, gauges, large, tasks: TaskTracker::new() };
@@ -239,9 +242,7 @@ impl Signer {
         let watching = key::watch(api.signing.keys.values());
         let stop = CancellationToken::new();
         tasks.spawn(finish(Arc::clone(&api), stop.clone()));
-        for chain in api.signing.post.chains.all() {
-            tasks.spawn(follow(Arc::clone(&api), chain.id, stop.clone()));
-        }
+        tasks.spawn(follow(Arc::clone(&api), stop.clone()));
         let serving = Serving { routers, limits, live, stop: stop.clone() };
         let mut listening = JoinSet::new();
         for listener in listeners {
@@ -271,15 +272,32 @@ async fn finish(api: Arc<Api>, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(FINISH_EVERY) => reserved_before = SystemTime::now() - UNFINISHED_AFTER,
+            () = tokio::time::sleep(FINISH_EVERY) => reserved_before = left(SystemTime::now()),
         }
     }
 }
 
-/// Sends what is to be sent to a chain, and follows it.
-async fn follow(api: Arc<Api>, chain_id: u64, stop: CancellationToken) {
-    let Signing { post, ledger, metrics, .. } = &api.signing;
-    post.follow(chain_id, ledger, metrics, &stop).await;
+/// What was reserved until then is left over: whoever reserved it, another may sign it.
+pub(crate) fn left(now: SystemTime) -> SystemTime {
+    now - UNFINISHED_AFTER
+}
+
+/// Follows every chain, each for itself, and those that a reload adds as well.
+async fn follow(api: Arc<Api>, stop: CancellationToken) {
+    let mut followed = BTreeSet::new();
+    loop {
+        for chain in api.live.snapshot().chains.all().filter(|chain| followed.insert(chain.id)) {
+            let (api, chain_id, stop) = (Arc::clone(&api), chain.id, stop.clone());
+            api.tasks.clone().spawn(async move {
+                let Signing { post, ledger, metrics, .. } = &api.signing;
+                post.follow(chain_id, ledger, metrics, &stop).await;
+            });
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FOLLOW) => {}
+        }
+    }
 }
 
 /// Callers of the ledger that the file does not have: idempotency keys go by the caller's name.

@@ -39,7 +39,7 @@ pub(crate) async fn begin(api: &Api, changes: UnboundedReceiver<Event>) -> Trail
     note(&ledger, own("started", detail)).await;
     let stop = CancellationToken::new();
     let refused = Arc::clone(&api.signing.refused);
-    let task = tokio::spawn(write(ledger, changes, refused, stop.clone()));
+    let task = tokio::spawn(write(ledger, changes, refused, stop.clone(), say));
     Trail { task, stop }
 }
 
@@ -57,8 +57,14 @@ fn own(what: &'static str, detail: Json) -> Event {
     Event::new(SystemTime::now(), what, detail)
 }
 
-async fn write(ledger: Ledger, mut changes: UnboundedReceiver<Event>, refused: Arc<Refused>, stop: CancellationToken) {
-    let (mut said, mut at) = (0, Instant::now());
+async fn write(
+    ledger: Ledger,
+    mut changes: UnboundedReceiver<Event>,
+    refused: Arc<Refused>,
+    stop: CancellationToken,
+    say: impl Fn(Head),
+) {
+    let mut said = Said::default();
     let (mut look, mut sums) = (tokio::time::interval(LOOK), tokio::time::interval(SUMS));
     sums.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -75,14 +81,8 @@ async fn write(ledger: Ledger, mut changes: UnboundedReceiver<Event>, refused: A
             _ = sums.tick() => sum_up(&ledger, &refused).await,
             _ = look.tick() => {
                 let Ok(head) = ledger.head().await else { continue };
-                if head.seq >= said + ENTRIES || (at.elapsed() >= EVERY && head.seq > said) {
-                    // The first look is at the start, which has said it.
-                    if said > 0 {
-                        say(head);
-                    }
-                    (said, at) = (head.seq, Instant::now());
-                } else if said == 0 {
-                    said = head.seq;
+                if said.is_due(head.seq, Instant::now()) {
+                    say(head);
                 }
             }
         }
@@ -106,6 +106,23 @@ async fn sum_up(ledger: &Ledger, refused: &Refused) {
     }
 }
 
+/// Which head was said last, and when.
+#[derive(Debug, Default)]
+struct Said(Option<(u64, Instant)>);
+
+impl Said {
+    /// Whether the head, which is the entry `seq`, is to be said now; then it is. The first look is at the start, which has
+    /// said it.
+    fn is_due(&mut self, seq: u64, now: Instant) -> bool {
+        let due = self.0.is_none_or(|(said, at)| seq >= said + ENTRIES || (now >= at + EVERY && seq > said));
+        let first = self.0.is_none();
+        if due {
+            self.0 = Some((seq, now));
+        }
+        due && !first
+    }
+}
+
 fn say(head: Head) {
     tracing::info!(%head, "the head of the audit trail");
 }
@@ -118,4 +135,62 @@ async fn note(ledger: &Ledger, event: Event) -> bool {
         tracing::error!(%error, what, "not written to the audit trail");
     }
     noted.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::ledger::Opened;
+
+    #[test]
+    fn the_head_is_said_once_an_hour_or_after_many_entries_if_it_is_new() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut said = Said::default();
+        for (seq, after, due) in [
+            (20_000, Duration::ZERO, false),
+            (20_001, EVERY - second, false),
+            (20_001, EVERY, true),
+            (20_001, EVERY * 2, false),
+            (20_002, EVERY * 3, true),
+            (20_003, EVERY * 3 + LOOK, false),
+            (20_001 + ENTRIES, EVERY * 3 + LOOK, false),
+            (20_002 + ENTRIES, EVERY * 3 + LOOK, true),
+            (20_003 + ENTRIES, EVERY * 4, false),
+            (20_003 + ENTRIES, EVERY * 4 + LOOK, true),
+        ] {
+            assert_eq!(said.is_due(seq, start + after), due, "{seq} after {after:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_it_runs_the_head_is_said_every_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        let Opened { ledger, running, .. } = Ledger::open(&dir.path().join("ledger.db"), &[].into()).unwrap();
+        let (_changes, changed) = tokio::sync::mpsc::unbounded_channel();
+        let (stop, said) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
+        let say = {
+            let said = Arc::clone(&said);
+            move |head: Head| said.lock().unwrap().push((head.seq, Instant::now()))
+        };
+        let (start, task) =
+            (Instant::now(), tokio::spawn(write(ledger.clone(), changed, Arc::default(), stop.clone(), say)));
+        // The clock stands still until all wait for it, or for the ledger.
+        while said.lock().unwrap().len() < 3 {
+            assert!(note(&ledger, own("something", json!({}))).await);
+            tokio::time::sleep(LOOK).await;
+        }
+        stop.cancel();
+        task.await.unwrap();
+        let mut said = said.lock().unwrap().clone();
+        let (last, _) = said.pop().unwrap();
+        assert_eq!(last, ledger.head().await.unwrap().seq, "and at the end");
+        said.insert(0, (0, start));
+        for hour in said.windows(2) {
+            assert!(hour[1].0 > hour[0].0 && hour[1].1 >= hour[0].1 + EVERY, "{said:?}");
+        }
+        drop(ledger);
+        running.wait();
+    }
 }

@@ -1,4 +1,4 @@
-//! Watches the file, and the tokens and certificates it names, for changes.
+//! Watches the file, and the tokens, certificates and nodes' URLs that it names, for changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -30,7 +30,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The files that this configuration is made of. To be called before tokens and certificates are read: what changes
+    /// The files that this configuration is made of. To be called before any of them is read: what changes
     /// from here on is a change.
     #[must_use]
     pub fn new(loaded: &Loaded) -> Self {

@@ -1,6 +1,8 @@
-//! `keygate reload`, `status`, `routes`, `certs`, `weights`: the running gateway, over its admin API.
+//! `keygate reload`, `status`, `routes`, `certs`, `weights`: the running gateway, over its admin API; and the
+//! signer, where the file has no gateway.
 
 mod client;
+mod signer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use serde_json::Value;
 use crate::output::{self, Failed};
 use client::Client;
 
-/// Which gateway, and how to print what it says.
+/// Which gateway, and how to print what it says; the signer, where the file has no gateway.
 #[derive(clap::Args)]
 pub struct Target {
     /// The configuration file, which says where the gateway is administered.
@@ -72,7 +74,19 @@ impl Target {
             }
         };
         let token = token_file.map(|path| keygate_config::files::load_token(&path)).transpose()?;
-        Ok(Client { address, token })
+        Ok(Client { part: "gateway", address, token })
+    }
+
+    /// The signer, if it is all that the file runs.
+    fn signer(&self) -> Result<Option<signer::Running>, Failed> {
+        if self.admin.is_some() {
+            return Ok(None);
+        }
+        let listen = keygate_config::load_lone_signer(&self.config).map_err(|found| {
+            output::diagnostics(&found);
+            Failed(Some("the file does not say where it is administered: name a gateway with --admin".into()))
+        })?;
+        listen.map(|listen| signer::Running::at(&listen)).transpose()
     }
 
     fn get(&self, path: &str) -> Result<Value, Failed> {
@@ -81,6 +95,9 @@ impl Target {
 }
 
 pub fn reload(target: &Target) -> Result<(), Failed> {
+    if let Some(signer) = target.signer()? {
+        return signer.reload(target);
+    }
     let reloaded = target.client()?.call("POST", "/v1/reload", None, None)?;
     if target.json {
         return output::json(&reloaded);
@@ -97,6 +114,9 @@ fn print_notes(notes: &Value) {
 }
 
 pub fn status(target: &Target) -> Result<(), Failed> {
+    if let Some(signer) = target.signer()? {
+        return signer.status(target);
+    }
     let status = target.get("/v1/status")?;
     if target.json {
         return output::json(&status);

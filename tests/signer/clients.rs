@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{JSON, RECIPIENT, TOKEN, Wallet, ask, listening, merged};
+use super::{JSON, RECIPIENT, SQLITE, TOKEN, Wallet, ask, home, listening, merged};
 use crate::support::{
     Anvil, Ca, Chain, FrontTls, Home, Keygate, Kms, Node, Process, SOON, TlsFront, Token, client, forward, run,
     wait_until, word,
@@ -57,28 +57,8 @@ const DEADLINE: u64 = 4_000_000_000;
 
 /// The wallet's configuration, with nodes.
 fn with_rpc(wallet: &Wallet, id: u64, rpc: &str, policy: &str) -> Home {
-    let kms = Kms::shared();
-    let home = Home::new(&format!(
-        r#"
-        [signer]
-        listen = "unix:state/signer.sock"
-        ledger = "sqlite:ledger/ledger.db"
-        [signer.keys.hot-wallet]
-        kms = {{ key_id = "{}", endpoint = "{}" }}
-        [signer.chains.test]
-        id = {id}
-        rpc = {rpc}
-        [signer.callers.payments]
-        token_file = "secrets/payments.token"
-        keys = ["hot-wallet"]
-        policy = "payouts"
-        [signer.policies.payouts]
-        {policy}
-        "#,
-        wallet.key.arn, kms.url
-    ));
-    home.secret("secrets/payments.token", TOKEN);
-    home
+    let key = format!("kms = {{ key_id = {:?}, endpoint = {:?} }}", wallet.key.arn, Kms::shared().url);
+    home(SQLITE, &key, ("test", id, &format!("rpc = {rpc}")), policy)
 }
 
 /// All that a client does, and what must come of it.

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Wallet, ask, assert_problem, listening};
-use crate::support::{Chain, Home, Kms, KmsKey, SOON};
+use super::{SQLITE, Wallet, ask, assert_problem, home, listening};
+use crate::support::{Chain, Kms, KmsKey, SOON};
 
 const SECOND: &str = "eu-west-1";
 
@@ -12,29 +12,11 @@ fn wallet(fields: &str) -> Wallet {
     let kms = Kms::shared();
     let key = kms.create_multi_region_key(SECOND);
     let identity = kms.identity(&key);
-    let home = Home::new(&format!(
-        r#"
-        [signer]
-        listen = "unix:state/signer.sock"
-        ledger = "sqlite:ledger/ledger.db"
-        [signer.keys.hot-wallet]
-        kms = {{ key_id = "{}", regions = ["us-east-1", "{SECOND}"], endpoints = ["{}", "{}"], {fields} }}
-        address = "{}"
-        [signer.chains.hardhat]
-        id = {}
-        [signer.callers.payments]
-        token_file = "secrets/payments.token"
-        keys = ["hot-wallet"]
-        policy = "payouts"
-        [signer.policies.payouts]
-        "#,
-        key.arn,
-        kms.url,
-        kms.url,
-        identity.address,
-        Chain::ID
-    ));
-    home.secret("secrets/payments.token", super::TOKEN);
+    let lines = format!(
+        "kms = {{ key_id = {:?}, regions = [\"us-east-1\", {SECOND:?}], endpoints = [{:?}, {:?}], {fields} }}\naddress = {:?}",
+        key.arn, kms.url, kms.url, identity.address
+    );
+    let home = home(SQLITE, &lines, ("hardhat", Chain::ID, ""), "");
     Wallet { home, key, identity }
 }
 
@@ -95,6 +77,9 @@ fn with_all_regions_gone_callers_are_told_when_to_come_back() {
     assert_eq!(answer.header("retry-after"), Some("1"));
     let health = ask(&wallet.home, "/health", &[]);
     assert_eq!(assert_problem(&health, 503, "key-not-ready")["keys"]["hot-wallet"]["ready"], false);
+    let shown = wallet.home.run(["status"]).success().to_owned();
+    assert!(shown.contains("NOT HEALTHY: key \"hot-wallet\""), "{shown}");
+    assert!(shown.lines().any(|line| line.starts_with("hot-wallet ") && line.ends_with("NO")), "{shown}");
     for region in ["us-east-1", SECOND] {
         fail(&wallet.key, region, "Sign", "none");
     }

@@ -8,6 +8,7 @@ mod chain;
 mod clients;
 mod crash;
 mod crash_steps;
+mod delegated;
 mod disk;
 mod doctor;
 mod example;
@@ -18,6 +19,8 @@ mod kinds;
 mod kms;
 mod kms_stub;
 mod listeners;
+mod lone;
+mod nodes;
 mod openapi;
 mod policies;
 mod postgres;
@@ -58,32 +61,11 @@ impl Wallet {
         let key = kms.create_key();
         let identity = kms.identity(&key);
         let address = &identity.address;
-        let home = Home::new(&format!(
-            r#"
-            [signer]
-            listen = "unix:state/signer.sock"
-            ledger = "sqlite:ledger/ledger.db"
-
-            [signer.keys.hot-wallet]
-            kms = {{ key_id = "{}", endpoint = "{}", {key_fields} }}
-            address = "{address}"
-
-            [signer.chains.hardhat]
-            id = {}
-
-            [signer.callers.payments]
-            token_file = "secrets/payments.token"
-            keys = ["hot-wallet"]
-            policy = "payouts"
-
-            [signer.policies.payouts]
-            {policy}
-            "#,
-            key.arn,
-            kms.url,
-            Chain::ID
-        ));
-        home.secret("secrets/payments.token", TOKEN);
+        let key_lines = format!(
+            "kms = {{ key_id = {:?}, endpoint = {:?}, {key_fields} }}\naddress = {address:?}",
+            key.arn, kms.url
+        );
+        let home = home(SQLITE, &key_lines, ("hardhat", Chain::ID, ""), policy);
         Self { home, key, identity }
     }
 
@@ -124,6 +106,35 @@ impl Wallet {
     fn kms_signs(&self) -> u64 {
         Kms::shared().calls(&self.key, "Sign")
     }
+}
+
+const SQLITE: &str = "\"sqlite:ledger/ledger.db\"";
+
+/// A folder with a configuration: this ledger; one key, `hot-wallet`, with these lines; a chain of this name and id, with
+/// these lines; and the caller `payments`, who may use the key under the policy `payouts`, with these lines.
+fn home(ledger: &str, key: &str, (chain, id, nodes): (&str, u64, &str), policy: &str) -> Home {
+    let local = key.starts_with("local");
+    let home = Home::new(&format!(
+        r#"
+        [signer]
+        listen = "unix:state/signer.sock"
+        ledger = {ledger}
+        allow_local_keys = {local}
+        [signer.keys.hot-wallet]
+        {key}
+        [signer.chains.{chain}]
+        id = {id}
+        {nodes}
+        [signer.callers.payments]
+        token_file = "secrets/payments.token"
+        keys = ["hot-wallet"]
+        policy = "payouts"
+        [signer.policies.payouts]
+        {policy}
+        "#
+    ));
+    home.secret("secrets/payments.token", TOKEN);
+    home
 }
 
 /// Nobody's.

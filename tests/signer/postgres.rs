@@ -61,28 +61,8 @@ impl Fleet {
 
 /// A folder with a configuration of one signer with one local key.
 pub(super) fn home(ledger: &str, rpc: Option<&str>, policy: &str) -> Home {
-    let rpc = rpc.map(|url| format!("rpc = \"{url}\"")).unwrap_or_default();
-    let home = Home::new(&format!(
-        r#"
-        [signer]
-        listen = "unix:state/signer.sock"
-        ledger = {ledger}
-        allow_local_keys = true
-        [signer.keys.hot-wallet]
-        local = {{ path = "state/dev.key" }}
-        [signer.chains.anvil]
-        id = {}
-        {rpc}
-        [signer.callers.payments]
-        token_file = "secrets/payments.token"
-        keys = ["hot-wallet"]
-        policy = "payouts"
-        [signer.policies.payouts]
-        {policy}
-        "#,
-        Anvil::ID
-    ));
-    home.secret("secrets/payments.token", TOKEN);
+    let rpc = rpc.map(|url| format!("rpc = {url:?}")).unwrap_or_default();
+    let home = super::home(ledger, "local = { path = \"state/dev.key\" }", ("anvil", Anvil::ID, &rpc), policy);
     home.secret("state/dev.key", SECRET);
     home
 }

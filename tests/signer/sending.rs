@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{JSON, RECIPIENT, TOKEN, Wallet, ask, assert_problem, listening, merged};
+use super::{JSON, RECIPIENT, SQLITE, TOKEN, Wallet, ask, assert_problem, listening, merged};
 use crate::support::{
     Anvil, Home, Identity, Keygate, Kms, Liar, Response, SOON, free_port, relay, run, sign_with_ethers, wait_until,
 };
@@ -95,29 +95,7 @@ impl Sender {
 }
 
 pub(super) fn home(key: &str, url: &str, chain: &str, policy: &str) -> Home {
-    let home = Home::new(&format!(
-        r#"
-        [signer]
-        listen = "unix:state/signer.sock"
-        ledger = "sqlite:ledger/ledger.db"
-        allow_local_keys = true
-        [signer.keys.hot-wallet]
-        {key}
-        [signer.chains.test]
-        id = {}
-        rpc = "{url}"
-        {chain}
-        [signer.callers.payments]
-        token_file = "secrets/payments.token"
-        keys = ["hot-wallet"]
-        policy = "payouts"
-        [signer.policies.payouts]
-        {policy}
-        "#,
-        Anvil::ID
-    ));
-    home.secret("secrets/payments.token", TOKEN);
-    home
+    super::home(SQLITE, key, ("test", Anvil::ID, &format!("rpc = {url:?}\n{chain}")), policy)
 }
 
 pub(super) fn payment(fields: &Value) -> Value {

@@ -32,6 +32,14 @@ impl SignerAddress {
             Self::Https(address) | Self::Http(address) => Some(*address),
         }
     }
+
+    /// With its path, if it has one, in this folder.
+    pub(crate) fn resolved(self, base: &Path) -> Self {
+        match self {
+            Self::Unix(path) => Self::Unix(base.join(path)),
+            tcp => tcp,
+        }
+    }
 }
 
 impl FromStr for SignerAddress {

@@ -118,18 +118,17 @@ impl Signer {
         self.listen.as_slice().iter().any(|listen| matches!(listen.value, SignerAddress::Https(_)))
     }
 
-    /// The files with certificates, keys of certificates and tokens: what may change while it runs.
+    /// The files with certificates, keys of certificates, tokens and nodes' URLs: what may change while it runs.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let tokens = self.callers.values().filter_map(|caller| caller.token_file.as_deref());
-        self.tls.iter().flat_map(|tls| tls.value.files()).chain(tokens)
+        let nodes = self.chains.values().filter_map(|chain| chain.rpc_file.as_deref());
+        self.tls.iter().flat_map(|tls| tls.value.files()).chain(tokens).chain(nodes)
     }
 
     pub(crate) fn resolve_paths(&mut self, base: &Path) {
         let resolve = |path: &mut PathBuf| *path = base.join(&*path);
         for address in self.listen.as_mut_slice() {
-            if let SignerAddress::Unix(path) = &mut address.value {
-                resolve(path);
-            }
+            address.value = address.value.clone().resolved(base);
         }
         if let Some(tls) = &mut self.tls {
             tls.value.resolve_paths(base);

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::callers::Caller;
 use super::problem::Problem;
-use super::routes::{Api, answer, authenticate, content_type, json_body, read, request_id};
+use super::request::{answer, authenticate, content_type, json_body, read, request_id};
+use super::routes::Api;
 use crate::ledger::{Decided, Held, Standing};
 use crate::signing::Refusal;
 use crate::strict::{FieldError, Fields, fixed_bytes, wrong};

@@ -11,7 +11,7 @@ use axum::{Router, http::HeaderMap};
 
 use super::listen::Peer;
 use super::problem::Problem;
-use super::routes::{answer, request_id};
+use super::request::{answer, request_id};
 
 /// The same routes, but for browsers.
 pub(crate) fn without_pages(router: Router) -> Router {

@@ -1,5 +1,6 @@
 //! What comes after signing: how far a transaction has come, what takes its place, and nonces.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -10,14 +11,15 @@ use serde_json::{Value, json};
 use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
-use super::routes::{
-    Api, Run, answer, authenticate, content_type, held_back, idempotency_key, json_body, key_of, read, replayed,
-    request_id, request_of, respond, run,
+use super::request::{
+    answer, authenticate, content_type, idempotency_key, json_body, key_of, read, request_id, request_of,
 };
-use crate::chain::Chain;
+use super::routes::Api;
+use super::transactions::{Run, before, held_back, replayed, respond, run};
 use crate::chain::fees::{Chosen, Fees, fees};
 use crate::chain::node::Moment;
 use crate::chain::rpc::Rpc;
+use crate::chain::{Chain, Chains};
 use crate::key::Key;
 use crate::ledger::{Progress, RequestId, WithNonce};
 use crate::policy::{self, Denied};
@@ -54,7 +56,8 @@ pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, re
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
         let key = key_of(&api.signing, &caller, key)?;
-        let (chain, rpc) = chain_of(&api, &caller, &chain)?;
+        let chains = api.signing.post.chains();
+        let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(Refusal::from) };
         let (latest, pending) = (ask(Moment::Latest).await?, ask(Moment::Pending).await?);
         let known = api.signing.ledger.nonces(key.address(), chain.id, pending).await.map_err(Refusal::Ledger)?;
@@ -76,7 +79,8 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
         let key = key_of(&api.signing, &caller, key)?;
-        let (chain, rpc) = chain_of(&api, &caller, &chain)?;
+        let chains = api.signing.post.chains();
+        let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let name = idempotency_key(&parts.headers)?;
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
@@ -86,7 +90,8 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let id = request_of(&caller.name, key.name(), key.address(), name);
         let asked = [b"fill\0", chain.id.to_string().as_bytes(), b"\0", &body].concat();
         let digest = asked_digest(key.address(), &asked, true);
-        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+        let before = before(&api, &request_id, &id, digest).await?;
+        if let Some(known) = replayed(&api, &request_id, &id, &before) {
             return Ok(respond(&known));
         }
         let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
@@ -121,14 +126,23 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         let id = request_of(&caller.name, key.name(), key.address(), name);
         let asked = [b"replace\0", original.as_bytes(), b"\0", body.as_slice()].concat();
         let digest = asked_digest(key.address(), &asked, true);
-        if let Some(known) = replayed(&api, &request_id, &id, digest).await? {
+        let before = before(&api, &request_id, &id, digest).await?;
+        if let Some(known) = replayed(&api, &request_id, &id, &before) {
             return Ok(respond(&known));
         }
         let original = request_of(&caller.name, key.name(), key.address(), original);
-        // What somebody approves is what was shown, though the chain's fees are others by now.
-        let filled = api.signing.filled(&id, digest).await?;
-        let wanted = Wanted { cancel, offer, filled };
-        let prepared = replacement(&api, &caller, key, &id, original, wanted).await?;
+        let prepared = match before.reserved() {
+            // It is finished as it was reserved, and is not one more.
+            Some((body, nonce)) => {
+                let purpose = if cancel { Purpose::Nothing } else { Purpose::Again { approved_by: BTreeSet::new() } };
+                replacing(key, Transaction::from_body(body).map_err(invalid)?, nonce, purpose)
+            }
+            None => {
+                // What somebody approves is what was shown, though the chain's fees are others by now.
+                let wanted = Wanted { cancel, offer, filled: before.body().map(str::to_owned) };
+                replacement(&api, &caller, key, &id, original, wanted).await?
+            }
+        };
         let prepared = prepared.map(|prepared| Prepared { send: true, ..prepared.asked(digest) });
         let run_it = Run { caller: Arc::clone(&caller), key: Arc::clone(key), id, prepared };
         match run(&api, &request_id, run_it, place).await {
@@ -167,7 +181,7 @@ async fn replacement(
     if progress.is_some_and(|progress| progress.state.is_final()) {
         return Err(Problem::decided("the transaction is final"));
     }
-    let chains = &api.signing.post.chains;
+    let chains = api.signing.post.chains();
     let chain = chains.by_id(record.chain_id).ok_or(Refusal::NoRpc)?;
     let rpc = chain.rpc.as_ref().ok_or(Refusal::NoRpc)?;
     let all = ledger.with_nonce(key.address(), chain.id, record.nonce).await.map_err(Refusal::Ledger)?;
@@ -192,8 +206,12 @@ async fn replacement(
     };
     let approved_by = all.iter().filter(same).filter_map(|of| of.approved_by.clone()).collect();
     let purpose = if cancel { Purpose::Nothing } else { Purpose::Again { approved_by } };
-    let numbering = Numbering::Replacing(record.nonce);
-    Ok(Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared }))
+    Ok(replacing(key, tx, record.nonce, purpose))
+}
+
+fn replacing(key: &Key, tx: Transaction, nonce: u64, purpose: Purpose) -> Result<Prepared, Refusal> {
+    let numbering = Numbering::Replacing(nonce);
+    Prepared::new(key, tx, None, None).map(|prepared| Prepared { numbering, purpose, ..prepared })
 }
 
 /// What is denied is in the audit trail.
@@ -302,8 +320,8 @@ fn action(body: &[u8]) -> Result<(bool, Offer), FieldError> {
 }
 
 /// The chain of this name, and its nodes, if the caller's policy allows it.
-fn chain_of<'a>(api: &'a Api, caller: &Caller, name: &str) -> Result<(&'a Chain, &'a Rpc), Problem> {
-    let chain = api.signing.post.chains.named(name).filter(|chain| caller.may_use_chain(chain.id));
+fn chain_of<'a>(chains: &'a Chains, caller: &Caller, name: &str) -> Result<(&'a Chain, &'a Rpc), Problem> {
+    let chain = chains.named(name).filter(|chain| caller.may_use_chain(chain.id));
     let chain = chain.ok_or_else(|| Problem::not_found("the caller's policy allows no chain of this name"))?;
     Ok((chain, chain.rpc.as_ref().ok_or(Refusal::NoRpc)?))
 }

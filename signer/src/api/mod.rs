@@ -12,10 +12,12 @@ mod lifecycle;
 pub(crate) mod listen;
 pub(crate) mod openapi;
 pub(crate) mod problem;
+mod request;
 mod routes;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 pub(crate) use browsers::without_pages;
 pub(crate) use routes::{Api, LARGE, router, spare_router};

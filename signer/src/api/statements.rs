@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::callers::Caller;
 use super::problem::Problem;
-use super::routes::{Api, answer, authenticate, content_type, json_body, key_of, read, request_id};
+use super::request::{answer, authenticate, content_type, json_body, key_of, read, request_id};
+use super::routes::Api;
 use crate::authorization::Authorization;
 use crate::key::Key;
 use crate::message::Message;

@@ -12,6 +12,7 @@ pub mod search;
 pub mod track;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use keygate_config::RpcUrl;
 use rpc::{Client, Rpc};
@@ -25,7 +26,7 @@ pub struct Chain {
     /// EIP-155 chain id.
     pub id: u64,
     /// Its nodes, if the file names any.
-    pub rpc: Option<Rpc>,
+    pub rpc: Option<Arc<Rpc>>,
     /// When a transaction is sent again, is stuck, is final.
     pub settings: Settings,
 }
@@ -35,40 +36,43 @@ pub struct Chain {
 pub struct Chains(BTreeMap<u64, Chain>);
 
 impl Chains {
-    /// Compiles the chains of the file; reads the files of their nodes' URLs. No node is asked.
+    /// Compiles the chains of the file; reads the files of their nodes' URLs. No node is asked. Nodes that are there
+    /// `before`, and are the same, go on with their connections, and with what is known of them.
     ///
     /// # Errors
     /// The chain's name, and what is wrong, without any URL.
-    pub fn load(config: &keygate_config::Signer) -> Result<Self, (String, String)> {
-        let mut urls = BTreeMap::new();
+    pub fn load(config: &keygate_config::Signer, before: &Self) -> Result<Self, (String, String)> {
+        let mut chains = BTreeMap::new();
         for (name, chain) in &config.chains {
-            let found = match (&chain.rpc, &chain.rpc_file) {
+            let at = |why| (name.clone(), why);
+            let urls: Vec<RpcUrl> = match (&chain.rpc, &chain.rpc_file) {
                 (Some(rpc), _) => rpc.as_slice().iter().map(|url| url.value.clone()).collect(),
-                (None, Some(path)) => keygate_config::load_rpc(path).map_err(|why| (name.clone(), why))?,
+                (None, Some(path)) => keygate_config::load_rpc(path).map_err(at)?,
                 (None, None) => Vec::new(),
             };
-            if found.iter().any(RpcUrl::is_exposed) {
-                tracing::warn!(
-                    chain = name,
-                    "a node is asked over plain http: others on the way can change its answers"
-                );
-            }
-            urls.insert(name, found);
-        }
-        let https = |urls: &Vec<RpcUrl>| urls.iter().any(|url| url.uri().scheme_str() == Some("https"));
-        let tls = urls.iter().find(|(_, urls)| https(urls)).map(|(name, _)| (*name).clone());
-        let client = Client::new(tls.is_some()).map_err(|why| (tls.unwrap_or_default(), why))?;
-        let chains = config.chains.iter().map(|(name, chain)| {
-            let urls = urls.remove(name).unwrap_or_default();
+            let known = before.by_id(chain.id).and_then(|chain| chain.rpc.as_ref());
+            let rpc = match known.filter(|rpc| rpc.is_at(&urls)) {
+                Some(rpc) => Some(Arc::clone(rpc)),
+                None if urls.is_empty() => None,
+                None => {
+                    if urls.iter().any(RpcUrl::is_exposed) {
+                        tracing::warn!(
+                            chain = name,
+                            "a node is asked over plain http: others on the way can change its answers"
+                        );
+                    }
+                    let tls = urls.iter().any(|url| url.uri().scheme_str() == Some("https"));
+                    Some(Arc::new(Rpc::new(chain.id, urls, Client::new(tls).map_err(at)?)))
+                }
+            };
             let settings = Settings {
                 confirmations: chain.confirmations.into(),
                 rebroadcast: chain.rebroadcast.0,
                 stuck_after: chain.stuck_after.0,
             };
-            let rpc = (!urls.is_empty()).then(|| Rpc::new(chain.id, urls, client.clone()));
-            (chain.id, Chain { name: name.clone(), id: chain.id, rpc, settings })
-        });
-        Ok(Self(chains.collect()))
+            chains.insert(chain.id, Chain { name: name.clone(), id: chain.id, rpc, settings });
+        }
+        Ok(Self(chains))
     }
 
     /// All of them, by their ids.

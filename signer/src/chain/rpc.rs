@@ -165,6 +165,11 @@ impl Rpc {
         Self { chain_id, nodes: urls.into_iter().map(node).collect(), client, last_id: AtomicU64::new(0) }
     }
 
+    /// Whether these are its nodes, in this order.
+    pub(super) fn is_at(&self, urls: &[RpcUrl]) -> bool {
+        self.nodes.iter().map(|node| &node.url).eq(urls)
+    }
+
     /// Asks the first node that can say.
     ///
     /// A node's refusal is an answer, and no other node is asked; whatever else is wrong with one, the next is.

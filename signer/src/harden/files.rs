@@ -67,8 +67,6 @@ pub(super) fn allowed(
             allowed.read.extend(files.flat_map(|file| folders(file)));
         }
     }
-    let nodes = config.chains.values().filter_map(|chain| chain.rpc_file.as_deref());
-    allowed.read.extend(nodes.flat_map(folders));
     allowed.write.push("/dev/null".into());
     allowed.read.push("/dev/urandom".into());
 

@@ -25,7 +25,7 @@ mod sends;
 mod spends;
 mod statements;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 mod verify;
 mod writer;
@@ -177,6 +177,19 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn lookup(&self, id: RequestId) -> Result<Option<Record>, LedgerError> {
         self.ask(true, move |db| requests::lookup(db, &id)).await
+    }
+
+    /// The same; and if it holds nothing there, what is or was held.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn lookup_or_held(&self, id: RequestId) -> Result<(Option<Record>, Option<Held>), LedgerError> {
+        let look = move |db: &mut dyn db::Sql| {
+            let record = requests::lookup(db, &id)?;
+            let held = if record.is_none() { approvals::named(db, &id)? } else { None };
+            Ok((record, held))
+        };
+        self.ask(true, look).await
     }
 
     /// Reserves a request, durably, unless it is known, or a limit says no, or somebody must approve it.

@@ -10,7 +10,7 @@ mod transaction;
 mod wanted;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy_primitives::Address;
 use axum::extract::rejection::PathRejection;
@@ -30,19 +30,20 @@ use self::wanted::Wanted;
 use super::callers::Caller;
 use super::listen::Place;
 use super::problem::Problem;
-use super::routes::{
-    Admitted, Api, answer, authenticate, content_type, idempotency_key, read, replayed, request_id, request_of,
-};
+use super::request::{answer, authenticate, content_type, idempotency_key, read, request_id, request_of};
+use super::routes::Api;
 use super::statements::say;
-use crate::chain::Chain;
+use super::transactions::{Admitted, before, replayed, transaction as sign};
 use crate::chain::rpc::MAX_ANSWER;
+use crate::chain::{Chain, Chains};
 use crate::key::Key;
+use crate::ledger::RequestId;
 use crate::message::Message;
 use crate::policy::{self, Denied};
-use crate::signing::{Refusal, asked_digest};
+use crate::signing::{Before, Numbering, Purpose, Refusal, asked_digest};
 use crate::statement::Statement;
 use crate::strict::{FieldError, address, wrong};
-use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS};
+use crate::transaction::{MAX_BODY, MAX_BODY_WITH_BLOBS, Transaction};
 use crate::typed_data::TypedData;
 
 /// After this time, what is left of a batch is not carried out.
@@ -69,7 +70,8 @@ async fn serve(api: &Arc<Api>, chain: Option<String>, request: Request) -> Respo
             refuse(problem, &request_id)
         }
         Ok((caller, idempotency_key, (body, large))) => {
-            let caller = Asking { api, caller, chain, idempotency_key, place, request_id: &request_id };
+            let chains = api.signing.post.chains();
+            let caller = Asking { api, caller, chains, chain, idempotency_key, place, request_id: &request_id };
             let response = caller.body(&body).await;
             drop(large);
             response
@@ -102,6 +104,8 @@ fn refuse(problem: Problem, request_id: &str) -> Response {
 struct Asking<'a> {
     api: &'a Arc<Api>,
     caller: Arc<Caller>,
+    /// Of the file, as it was at the start of the request.
+    chains: Arc<Chains>,
     /// As the path has it.
     chain: Option<String>,
     idempotency_key: Option<String>,
@@ -176,7 +180,7 @@ impl Asking<'_> {
 
     /// The chain that is asked about.
     fn chain(&self) -> Result<&Chain, Fault> {
-        let chains = &self.api.signing.post.chains;
+        let chains = &self.chains;
         let allowed = |chain: &&Chain| self.caller.may_use_chain(chain.id);
         match &self.chain {
             Some(name) => chains.named(name).filter(allowed).ok_or_else(|| {
@@ -222,20 +226,31 @@ impl Asking<'_> {
             let name = self.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
             let id = request_of(&self.caller.name, key.name(), key.address(), name);
             // What has a sidecar needs it for its answer.
-            if named && !wanted.has_sidecar() {
-                let known = replayed(self.api, self.request_id, &id, digest).await.map_err(Problem::from)?;
-                if let Some(known) = known {
-                    return Ok((wanted, Err(known)));
-                }
+            let before = if named {
+                before(self.api, self.request_id, &id, digest).await.map_err(Problem::from)?
+            } else {
+                Before::default()
+            };
+            if !wanted.has_sidecar()
+                && let Some(known) = replayed(self.api, self.request_id, &id, &before)
+            {
+                return Ok((wanted, Err(known)));
             }
-            if named && let Some(body) = self.api.signing.filled(&id, digest).await.map_err(Problem::from)? {
-                wanted.fill_as(&body).map_err(Fault::field)?;
+            if let Some(body) = before.body() {
+                wanted.fill_as(body).map_err(Fault::field)?;
             }
-            let by_nodes = wanted.fill(chain).await?;
+            let missing = wanted.missing().map_err(Fault::field)?;
+            if let Some(missing) = missing {
+                // What is denied whatever nodes say, they are not asked for.
+                let (tx, nonce) = wanted.unfilled().map_err(Fault::field)?;
+                let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
+                let judged = self.api.signing.judge(policy, &tx, &Purpose::Call, numbering, SystemTime::now());
+                self.allowed(key, &id, &tx, judged.map(drop)).await?;
+                wanted.fill(chain, missing).await?;
+            }
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
-            if by_nodes && let Err(denied) = policy::judge_filled(policy, &tx) {
-                let refusal = self.api.signing.refuse(key, &id, &tx, denied.into(), true).await;
-                return Err(Problem::from(refusal).into());
+            if missing.is_some() {
+                self.allowed(key, &id, &tx, policy::judge_filled(policy, &tx)).await?;
             }
             let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
             Ok((wanted, Ok(Admitted { caller, key, id, tx, nonce, asked: Some(digest), send, large: None })))
@@ -245,7 +260,7 @@ impl Asking<'_> {
             Err(known) => known,
             Ok(admitted) => {
                 // Boxed: it is large, and a batch may have many.
-                let signing = super::routes::transaction(self.api, self.request_id, admitted, self.place.clone());
+                let signing = sign(self.api, self.request_id, admitted, self.place.clone());
                 match Box::pin(signing).await {
                     Err(Refusal::Held(held)) => return Err(Fault::held(&held)),
                     signed => signed.map_err(Problem::from)?,
@@ -253,6 +268,20 @@ impl Asking<'_> {
             }
         };
         if send { result(&signed.signed.hash) } else { result(&wanted.signed(&signed)) }
+    }
+
+    /// What is denied is in the audit trail.
+    async fn allowed(
+        &self,
+        key: &Key,
+        id: &RequestId,
+        tx: &Transaction,
+        judged: Result<(), Denied>,
+    ) -> Result<(), Fault> {
+        match judged {
+            Ok(()) => Ok(()),
+            Err(denied) => Err(Problem::from(self.api.signing.refuse(key, id, tx, denied.into(), true).await).into()),
+        }
     }
 
     /// The chain of a transaction, to be asked for what it leaves out: the one that it names, and no other than the path's.
@@ -264,7 +293,7 @@ impl Asking<'_> {
                 problem: "the path has another chain".into(),
             }));
         }
-        Ok(self.api.signing.post.chains.by_id(id).filter(|_| self.caller.may_use_chain(id)))
+        Ok(self.chains.by_id(id).filter(|_| self.caller.may_use_chain(id)))
     }
 
     /// ethers, viem and web3.py give the message first, as it was specified; some give the address first.
@@ -367,5 +396,5 @@ fn json(body: &impl Serialize) -> Vec<u8> {
 }
 
 fn respond(body: &impl Serialize) -> Response {
-    super::routes::json_body(body)
+    super::request::json_body(body)
 }

@@ -12,9 +12,20 @@ use crate::chain::node::Block;
 use crate::chain::{Chain, rpc::Rpc};
 use crate::signing::Answer;
 use crate::strict::FieldError;
+use crate::transaction::Transaction;
 
 /// What goes with a transaction and is not signed.
 const SIDECAR: [&str; 3] = ["blobs", "commitments", "proofs"];
+
+/// What a transaction of this type has that nodes can fill.
+fn priced(kind: Option<u64>) -> &'static [&'static str] {
+    match kind {
+        Some(0 | 1) => &["gas", "gasPrice"],
+        Some(3) => &["gas", "maxFeePerGas", "maxPriorityFeePerGas", "maxFeePerBlobGas"],
+        Some(_) => &["gas", "maxFeePerGas", "maxPriorityFeePerGas"],
+        None => &["gas", "type"],
+    }
+}
 
 impl Wanted {
     /// Says which chain it is for, where it does not.
@@ -29,31 +40,42 @@ impl Wanted {
         SIDECAR.iter().any(|name| self.has(name))
     }
 
-    /// Fills `type`, fees and `gas`, where they are left out, by asking the chain's nodes if need be. Answers whether they
-    /// were asked.
-    pub(super) async fn fill(&mut self, chain: Option<&Chain>) -> Result<bool, Fault> {
-        let kind = self.kind().map_err(Fault::field)?;
-        let names = match kind {
-            Some(0 | 1) => &["gas", "gasPrice"][..],
-            Some(3) => &["gas", "maxFeePerGas", "maxPriorityFeePerGas", "maxFeePerBlobGas"],
-            Some(_) => &["gas", "maxFeePerGas", "maxPriorityFeePerGas"],
-            None => &["gas", "type"],
-        };
-        match (names.iter().find(|name| !self.has(name)), chain.and_then(|chain| chain.rpc.as_ref())) {
-            (None, _) => {}
-            (Some(missing), None) => {
-                let why = "missing, and there is no `rpc` of the chain to ask";
-                return Err(Fault::field(FieldError { field: Some((*missing).to_owned()), problem: why.to_owned() }));
-            }
-            (Some(_), Some(rpc)) => {
-                self.ask(rpc, kind).await?;
-                return Ok(true);
-            }
-        }
+    /// Fills `type`, where it follows from the other fields. Answers which field is left out that the chain's nodes can fill,
+    /// if one is.
+    pub(super) fn missing(&mut self) -> Result<Option<&'static str>, FieldError> {
+        let kind = self.kind()?;
         if let Some(kind) = kind {
             self.set("type", U256::from(kind));
         }
-        Ok(false)
+        Ok(priced(kind).iter().copied().find(|name| !self.has(name)))
+    }
+
+    /// The transaction with 0 for what nodes are to fill, and the nonce that it has, if it has one. Policies bound what is
+    /// filled from above alone: what is denied for these is denied for any.
+    pub(super) fn unfilled(&self) -> Result<(Transaction, Option<u64>), FieldError> {
+        let mut least = self.clone();
+        for name in SIDECAR {
+            least.fields.remove(name);
+        }
+        let kind = self.kind()?.unwrap_or_else(|| self.has("accessList").into());
+        least.set("type", U256::from(kind));
+        for name in priced(Some(kind)).iter().filter(|name| !self.has(name)) {
+            least.set(name, U256::ZERO);
+        }
+        if let (Some(priority), false) = (self.fields.get("maxPriorityFeePerGas"), self.has("maxFeePerGas")) {
+            least.fields.insert("maxFeePerGas".to_owned(), priority.clone());
+        }
+        least.transaction()
+    }
+
+    /// Fills `type`, fees and `gas`, where they are left out, by asking the chain's nodes, of which `missing` is one.
+    pub(super) async fn fill(&mut self, chain: Option<&Chain>, missing: &'static str) -> Result<(), Fault> {
+        let Some(rpc) = chain.and_then(|chain| chain.rpc.as_ref()) else {
+            let why = "missing, and there is no `rpc` of the chain to ask";
+            return Err(Fault::field(FieldError { field: Some(missing.to_owned()), problem: why.to_owned() }));
+        };
+        let kind = self.kind().map_err(Fault::field)?;
+        self.ask(rpc, kind).await
     }
 
     async fn ask(&mut self, rpc: &Rpc, kind: Option<u64>) -> Result<(), Fault> {

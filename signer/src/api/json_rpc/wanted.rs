@@ -21,7 +21,7 @@ const QUANTITIES: [&str; 9] = [
     "maxFeePerBlobGas",
 ];
 /// A transaction that is asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
     /// Whose.
     pub(super) from: Address,

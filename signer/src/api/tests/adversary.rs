@@ -99,6 +99,56 @@ async fn what_was_signed_is_answered_again_whatever_the_nodes_say_now() {
 }
 
 #[tokio::test]
+async fn a_denied_caller_has_no_node_asked() {
+    let policy = format!("to = [\"{TO}\"]\nmax_value = \"10 wei\"\nmax_priority_fee_per_gas = \"5 wei\"");
+    let (signer, node) = with(&policy).await;
+    let elsewhere = "0x2222222222222222222222222222222222222222";
+    for (fields, rule) in [
+        (json!({ "to": elsewhere }), "to"),
+        (json!({ "data": "0x12345678" }), "functions"),
+        (json!({ "value": "0xb" }), "max_value"),
+        (json!({ "to": null, "data": "0x00" }), "allow_contract_creation"),
+        (json!({ "nonce": "0x0" }), "allow_nonce"),
+        (json!({ "maxPriorityFeePerGas": "0x6" }), "max_priority_fee_per_gas"),
+        (json!({ "type": "0x2", "gas": "0x5208", "to": elsewhere }), "to"),
+        (json!({ "accessList": [], "to": elsewhere }), "to"),
+    ] {
+        let mut tx = unpriced("0x1");
+        for (name, value) in fields.as_object().unwrap() {
+            tx[name] = value.clone();
+        }
+        for method in ["eth_signTransaction", "eth_sendTransaction"] {
+            let denied = signer.asks("base", method, method, &tx).await;
+            assert_eq!(denied["error"]["data"]["rule"], rule, "{fields}: {denied}");
+        }
+    }
+    for wrong in [json!({ "to": TO, "value": "1" }), json!({ "to": TO, "gasPrice": "0x1", "maxFeePerGas": "0x1" })] {
+        assert_eq!(signer.asks("base", "eth_sendTransaction", "a", &wrong).await["error"]["code"], -32602);
+    }
+    assert_eq!(node.asked(), 0);
+    // Others are filled.
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await["result"].is_object());
+    assert!(node.asked() > 0);
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up_once_before_it_is_filled_and_once_when_its_turn_has_come() {
+    let (signer, _node) = with("").await;
+    let lookups = async || {
+        let metrics = signer.get("/metrics").await.body;
+        let name = "keygate_signer_ledger_seconds_count{operation=\"lookup\"} ";
+        let line = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await["result"].is_object());
+    assert_eq!(lookups().await, 2);
+    assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await["result"].is_object());
+    assert_eq!(lookups().await, 3);
+    signer.stop().await;
+}
+
+#[tokio::test]
 async fn a_replacement_is_answered_again() {
     let (signer, _node) = with("replacements = { max = 1 }").await;
     signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
@@ -113,6 +163,34 @@ async fn a_replacement_is_answered_again() {
     let again = replace("b").await;
     assert_eq!((again.status, &again.body["hash"]), (StatusCode::OK, &first.body["hash"]), "{again:?}");
     is_problem(&replace("c").await, 403, "policy-denied");
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn a_replacement_that_was_not_signed_is_signed_when_it_is_asked_for_again() {
+    let (dir, node, kms) = (tempfile::tempdir().unwrap(), Node::start(8453).await, FakeKms::start().await);
+    let base = format!("[signer.chains.base]\nid = 8453\nrpc = \"{}\"", node.url);
+    let policy = "[signer.policies.more]\nreplacements = { max = 1 }";
+    let mut config = config(dir.path(), &format!("{LOCAL}\n{base}\n{policy}\n"));
+    config.callers.get_mut("payments").unwrap().value.policy.as_mut().unwrap().value = "more".into();
+    let key = Arc::new(kms.key(Duration::from_secs(20)).await.unwrap());
+    let signer = serve(dir, Signer::with_keys(&config, [("hot".to_owned(), key)].into()).unwrap());
+    signer.asks("base", "eth_sendTransaction", "a", &unpriced("0x1")).await;
+    let bearer = format!("Bearer {TOKEN}");
+    let replace = |name: &str| {
+        let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("idempotency-key", name)];
+        let path = "/v1/keys/hot/transactions/a/replacements";
+        signer.send(request(Method::POST, path, &headers, r#"{"action":"speed-up"}"#))
+    };
+    // Nobody knows whether the key has signed: it stays reserved.
+    kms.plan([Turn::OtherKey]);
+    is_problem(&replace("b").await, 502, "key-bad-answer");
+    assert_eq!(signer.get("/v1/keys/hot/transactions/b").await.body["state"], "pending");
+    is_problem(&replace("c").await, 403, "policy-denied");
+    // It is the one replacement that there may be, whatever nodes say by now.
+    node.refuses("eth_getBlockByNumber");
+    let again = replace("b").await;
+    assert_eq!((again.status, &again.body["nonce"]), (StatusCode::OK, &json!(0)), "{again:?}");
     signer.stop().await;
 }
 

@@ -4,6 +4,7 @@ mod adversary;
 mod faults;
 mod json_rpc;
 mod keys;
+mod left;
 mod live;
 mod node;
 mod openapi;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
 pub(super) struct Node {
     pub(super) url: String,
     answers: Arc<Mutex<BTreeMap<String, Value>>>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Node {
@@ -16,8 +18,10 @@ impl Node {
         let answers: Arc<Mutex<BTreeMap<String, Value>>> = Arc::default();
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());
-        let known = Arc::clone(&answers);
+        let (known, asked) = (Arc::clone(&answers), Arc::<AtomicUsize>::default());
+        let count = Arc::clone(&asked);
         let serve = axum::routing::post(async move |body: String| {
+            count.fetch_add(1, Ordering::Relaxed);
             let asked: Value = serde_json::from_str(&body).unwrap();
             let answer = known.lock().unwrap().get(asked["method"].as_str().unwrap()).cloned();
             let (name, answer) = match answer {
@@ -27,7 +31,7 @@ impl Node {
             axum::Json(json!({ "jsonrpc": "2.0", "id": asked["id"], name: answer }))
         });
         tokio::spawn(async { axum::serve(socket, axum::Router::new().route("/", serve)).await });
-        let node = Self { url, answers };
+        let node = Self { url, answers, asked };
         node.says("eth_chainId", json!(format!("{id:#x}")));
         node.says_block(7);
         for (method, answer) in [
@@ -39,6 +43,11 @@ impl Node {
             node.says(method, json!(answer));
         }
         node
+    }
+
+    /// How often it was asked anything.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub(super) fn says(&self, method: &str, result: Value) {

@@ -1,6 +1,5 @@
 //! Requests that somebody else must approve first.
 
-
 use super::*;
 use crate::policy::{Approval, Denied};
 

@@ -14,7 +14,7 @@ mod older;
 mod place;
 #[path = "../../../../tests/support/postgres.rs"]
 #[expect(dead_code, reason = "the end-to-end tests' too")]
-mod postgres;
+pub(crate) mod postgres;
 mod requests;
 mod sends;
 mod spending;
