@@ -133,6 +133,7 @@ fn main() -> ExitCode {
 struct Measured {
     rate: f64,
     p50: f64,
+    p90: f64,
     p99: f64,
     worst: f64,
     cpu: f64,
@@ -153,6 +154,7 @@ impl Measured {
         Self {
             rate: window.rate(),
             p50: wait(0.5),
+            p90: wait(0.9),
             p99: wait(0.99),
             worst: wait(1.0),
             cpu: each(cpu.0),
@@ -166,9 +168,9 @@ impl Measured {
 fn print_table(workload: &Workload, peers: &[Running], windows: &[Vec<Measured>]) {
     println!("\n### {}\n", workload.title);
     println!(
-        "| | signatures a second | p50, ms | p99, ms | worst, ms | its processor time, µs | the stub's, µs | most in flight, by thirds |"
+        "| | signatures a second | p50, ms | p90, ms | p99, ms | worst, ms | its processor time, µs | the stub's, µs | most in flight, by thirds |"
     );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (peer, windows) in peers.iter().zip(windows) {
         let middle = |figure: fn(&Measured) -> f64| {
             let mut figures: Vec<f64> = windows.iter().map(figure).collect();
@@ -176,10 +178,11 @@ fn print_table(workload: &Workload, peers: &[Running], windows: &[Vec<Measured>]
             figures[figures.len() / 2]
         };
         println!(
-            "| {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0}, {:.0}, {:.0} |",
+            "| {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0}, {:.0}, {:.0} |",
             peer.peer.title(),
             middle(|w| w.rate),
             middle(|w| w.p50),
+            middle(|w| w.p90),
             middle(|w| w.p99),
             middle(|w| w.worst),
             middle(|w| w.cpu),
