@@ -196,14 +196,14 @@ pub fn load_password(path: &Path) -> Result<String, String> {
     }
 }
 
-/// What others than its owner and group could do with a token's file, in one line that names it.
+/// What others than its owner and group could do with a secret's file, in one line that names it.
 #[must_use]
-pub fn exposed_token(path: &Path) -> Option<String> {
+pub fn exposed(path: &Path) -> Option<String> {
     // What is no file is refused for that.
     let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
     let mode = file.permissions().mode() & 0o777;
     (mode & 0o006 != 0)
-        .then(|| format!("{}: anybody on this machine may read or write this token (mode {mode:04o})", path.display()))
+        .then(|| format!("{}: anybody on this machine may read or write this secret (mode {mode:04o})", path.display()))
 }
 
 /// Looks at everything the configuration refers to, as of `now` and as this user: what a start would stumble over.
@@ -219,6 +219,7 @@ pub fn check(loaded: &Loaded, now: SystemTime) -> Vec<Diagnostic> {
     }
     if let Some(signer) = &config.signer {
         check_signer(signer, &mut found);
+        found.extend(check_own_mode(&loaded.source.path));
     }
     if config.listeners.is_empty() && config.signer.is_none() {
         found.push(Diagnostic::error("nothing to run: neither [listeners] nor [signer]"));
@@ -377,13 +378,20 @@ fn check_signer(signer: &crate::Signer, found: &mut Vec<Diagnostic>) {
     for chain in signer.chains.values() {
         if let Some(path) = &chain.rpc_file {
             found.extend(crate::load_rpc(path).err().map(|why| Diagnostic::error(why).at(&chain.span)));
-            if let Some(why) = exposed_token(path) {
+            if let Some(why) = exposed(path) {
                 let help = "a node's URL holds its key, most often: chmod 600, or 640 for a group of its own";
                 found.push(Diagnostic::warning(why).at(&chain.span).help(help));
             }
         }
     }
     crate::signer::check_callers(signer, found);
+}
+
+/// Who may write the file decides who is paid.
+fn check_own_mode(path: &Path) -> Option<Diagnostic> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let what = format!("{}: anybody on this machine may change this file (mode {mode:04o})", path.display());
+    (mode & 0o002 != 0).then(|| Diagnostic::warning(what).help("it says who has what signed: chmod o-w"))
 }
 
 /// A secret's file is there, and nobody else's to read.

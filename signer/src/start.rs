@@ -192,7 +192,14 @@ impl Signer {
         let addresses = keys.iter().map(|(name, key)| (name.clone(), key.address())).collect();
         let Opened { ledger, running, callers: known, head } =
             Ledger::open_configured(&config.ledger.value, &addresses)?;
-        tracing::info!(%head, "the audit trail goes on");
+        if head.seq == 1 && known.is_empty() {
+            tracing::warn!(
+                "the ledger is new: it knows nothing that was signed before. If there was one, stop, and find it: what \
+                 callers ask for again is signed again"
+            );
+        } else {
+            tracing::info!(%head, "the audit trail goes on");
+        }
         for caller in forgotten(config, &known) {
             tracing::warn!(
                 caller,

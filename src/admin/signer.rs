@@ -77,7 +77,7 @@ impl Running {
         Ok(())
     }
 
-    /// Shows whether it is well, and which keys could sign.
+    /// Shows whether it is well, and which keys could sign. Fails where it is not.
     pub fn status(&self, target: &Target) -> Result<(), Failed> {
         let (healthy, body) = self.0.ask("GET", "/health", None, None)?;
         let said: Value = serde_json::from_slice(&body)?;
@@ -87,9 +87,8 @@ impl Running {
         let keys = said["keys"].as_object().cloned().unwrap_or_default();
         if target.json {
             let listen = self.0.address.to_string();
-            return output::json(
-                &json!({ "listen": listen, "pid": pid, "healthy": healthy, "why": why, "keys": keys }),
-            );
+            output::json(&json!({ "listen": listen, "pid": pid, "healthy": healthy, "why": why, "keys": keys }))?;
+            return if healthy { Ok(()) } else { Err(Failed(None)) };
         }
         let process = pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
         let health = if healthy { "healthy".into() } else { format!("NOT HEALTHY: {}", why.unwrap_or_default()) };
@@ -100,7 +99,7 @@ impl Running {
             .map(|(name, key)| vec![name.clone(), if key["ready"] == true { "yes" } else { "NO" }.to_owned()])
             .collect();
         output::table(&["KEY", "CAN SIGN"], &rows);
-        Ok(())
+        if healthy { Ok(()) } else { Err(Failed(None)) }
     }
 
     /// How many times it has reloaded.

@@ -55,8 +55,11 @@ fn a_full_disk_is_named_and_nothing_is_signed() {
     let signs = signs + 1;
     assert_eq!(wallet.kms_signs(), signs, "KMS is not asked before the reservation is on the disk");
 
+    assert_problem(&super::ask(home, "/health", &[]), 503, "ledger-unavailable");
+
     std::fs::remove_file(home.path("fill")).expect("the file");
     wait_until(SOON, "there is space", || (!home.path("full").exists()).then_some(()));
+    assert_eq!(super::ask(home, "/health", &[]).status, 200);
     // It goes on by itself, and knows all that it ever answered.
     assert_eq!(wallet.signed("payout-0", &payment(0)), first);
     for (nonce, answer) in answers {

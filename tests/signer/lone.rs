@@ -26,6 +26,25 @@ fn status_shows_the_signer_and_its_keys() {
     let broken = std::fs::read_to_string(home.path("keygate.toml")).expect("a file") + "\n[nonsense]\n";
     home.config(&broken);
     home.run(["status"]).success();
+    // Without its ledger it is not well, and the command says so to scripts.
+    std::fs::remove_file(home.path("state/ledger.db")).expect("the ledger");
+    let failed = home.run(["status"]);
+    assert!(failed.code == 1 && failed.stdout.contains("NOT HEALTHY"), "{failed:?}");
+}
+
+#[test]
+fn what_anybody_may_change_and_what_is_new_is_said() {
+    let (home, _) = local();
+    assert!(!home.run(["check"]).success().contains("anybody"));
+    let file = home.path("keygate.toml");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("its mode");
+    let checked = home.run(["check"]);
+    let says = checked.stderr.contains("anybody on this machine may change this file (mode 0666)");
+    assert!(checked.code == 0 && says, "{checked:?}");
+    for (times, says) in [(1, "the ledger is new"), (2, "the audit trail goes on")] {
+        let signer = listening(home.start("signer"));
+        assert!(signer.stderr().contains(says), "start {times}: {}", signer.stderr());
+    }
 }
 
 #[test]

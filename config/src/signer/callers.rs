@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::bearer::{TokenHash, load_tokens};
 use super::{Signer, SignerAddress};
 use crate::Diagnostic;
-use crate::files::exposed_token;
+use crate::files::exposed;
 use crate::place::At;
 use crate::validate::reference;
 
@@ -112,13 +112,13 @@ pub(super) fn validate(signer: &Signer, found: &mut Vec<Diagnostic>) {
 pub(crate) fn check(signer: &Signer, found: &mut Vec<Diagnostic>) {
     let mut known = BTreeMap::new();
     for (name, caller) in &signer.callers {
-        if let Some(why) = caller.token_file.as_deref().and_then(exposed_token) {
+        if let Some(why) = caller.token_file.as_deref().and_then(exposed) {
             let help = "it authorises payments: chmod 600, or 640 for a group of its own";
             found.push(Diagnostic::warning(why).at(&caller.span).help(help));
         }
         let of_file = match caller.token_file.as_deref().map(|path| (path, load_tokens(path))) {
             Some((_, Err(why))) => {
-                let help = "make one: (umask 077 && openssl rand -hex 32 > FILE), and give it to the caller";
+                let help = "the signer's user must be able to read it; where there is none: (umask 077 && openssl rand -hex 32 > FILE)";
                 found.push(Diagnostic::error(why).at(&caller.span).help(help));
                 Vec::new()
             }

@@ -140,7 +140,7 @@ impl Caller {
     ) -> Result<Self, CallerError> {
         let proof = match (&caller.token_file, caller.token_sha256, caller.uid, caller.san_entry()) {
             (Some(path), None, None, None) => {
-                if let Some(why) = keygate_config::files::exposed_token(path) {
+                if let Some(why) = keygate_config::files::exposed(path) {
                     tracing::warn!(caller = name, "{why}: it authorises payments");
                 }
                 let tokens = load_tokens(path).map_err(CallerError::Token)?;

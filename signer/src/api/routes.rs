@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::Address;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, header};
@@ -13,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::problem::Problem;
-use super::request::{answer, authenticate, json_body, request_id, request_of};
+use super::request::{answer, authenticate, json_body, request_id};
 use super::{approvals, json_rpc, lifecycle, statements, transactions};
 use crate::gauges::Gauges;
 use crate::live::Live;
@@ -80,18 +79,17 @@ pub(crate) fn spare_router(api: Arc<Api>) -> Router {
 
 /// Healthy is who can ask its ledger, and whose keys can sign, as far as is known. Nothing is signed to find out.
 async fn health(State(api): Shared) -> Response {
-    let nobody = request_of("", "", Address::ZERO, String::new());
-    let found = api.signing.ledger.lookup(nobody).await;
+    let ledger = api.signing.ledger.works().await;
     let troubles = api.signing.keys.iter().map(|(name, key)| (name, key.trouble()));
     let (mut keys, mut why) = (serde_json::Map::new(), Vec::new());
     for (name, trouble) in troubles {
         keys.insert(name.clone(), json!({ "ready": trouble.is_none() }));
         why.extend(trouble.map(|trouble| format!("key {name:?}: {trouble}")));
     }
-    let healthy = match found {
+    let healthy = match ledger {
         Err(error) => Err(Refusal::Ledger(error).into()),
-        Ok(_) if why.is_empty() => Ok(json_body(&json!({ "status": "ok", "keys": keys }))),
-        Ok(_) => Err(Problem::key_not_ready(why.join("; "), keys.into())),
+        Ok(()) if why.is_empty() => Ok(json_body(&json!({ "status": "ok", "keys": keys }))),
+        Ok(()) => Err(Problem::key_not_ready(why.join("; "), keys.into())),
     };
     answer(&request_id(), healthy)
 }

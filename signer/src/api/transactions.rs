@@ -136,7 +136,7 @@ pub(super) fn replayed(api: &Api, request_id: &str, id: &RequestId, before: &Bef
 }
 
 /// Tells metrics and log what came of a request.
-fn told(api: &Api, request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
+pub(super) fn told(api: &Api, request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
     api.signing.metrics.request(outcome(result));
     log(request_id, id, result);
 }

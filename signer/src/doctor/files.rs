@@ -153,7 +153,10 @@ fn sync(folder: &Path, findings: &mut Findings) {
         Err(error) => findings.fail(
             "durable writes",
             format!("{}: {error}", folder.display()),
-            "the ledger's folder must be the signer's user's: run this as that user",
+            match error.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "make room: nothing is signed",
+                _ => "the ledger's folder must be the signer's user's: run this as that user",
+            },
         ),
     }
 }
@@ -162,8 +165,8 @@ pub(super) fn tokens(config: &Signer, findings: &mut Findings) {
     for (name, caller) in &config.callers {
         let check = format!("caller {name}");
         let Some(path) = &caller.token_file else { continue };
-        match (keygate_config::load_tokens(path), keygate_config::files::exposed_token(path)) {
-            (Err(why), _) => findings.fail(&check, why, "write a token there, and chmod 600 it"),
+        match (keygate_config::load_tokens(path), keygate_config::files::exposed(path)) {
+            (Err(why), _) => findings.fail(&check, why, "the signer's user must be able to read a token there; where there is none, write one, and chmod 600 it"),
             (Ok(_), Some(why)) => findings.warn(&check, why, "make a new token, and chmod 600 its file"),
             (Ok(_), None) => findings.ok(&check, format!("token in {}", path.display())),
         }

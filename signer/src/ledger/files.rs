@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::LedgerError;
 use crate::lock::{Lock, LockError};
 
+/// In bytes.
+const LEAST_ROOM: u64 = 1 << 20;
+
 /// The files of an open database, held by this process alone.
 ///
 /// SQLite goes on writing to files that were removed or replaced, and what is written there is gone with the process:
@@ -31,12 +34,18 @@ impl Files {
         std::fs::create_dir_all(parent)?;
         // Made here and not by SQLite, for the mode; SQLite gives the files beside it the same. One that is there is
         // not opened: closing it again would end the locks that SQLite may have on it in this process.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        let made = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
-        if !std::fs::metadata(path)?.is_file() {
+            made => made.is_ok(),
+        };
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
             return Err(LedgerError::Unusable("it is not a regular file".into()));
+        }
+        // SQLite would take it for a new one, and what was signed would be signed again.
+        if !made && metadata.len() == 0 {
+            let error = "the file is empty: if it was a ledger, restore it; if there was none, remove it";
+            return Err(LedgerError::Unusable(error.into()));
         }
         let real = path.canonicalize()?;
         let lock = Lock::of(&real).map_err(|error| match error {
@@ -76,6 +85,15 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// Whether its disk can be written, and has room for more than a few signatures.
+pub(super) fn has_room(path: &Path) -> Result<(), LedgerError> {
+    let disk = rustix::fs::statvfs(path).map_err(io::Error::from)?;
+    if disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Err(LedgerError::ReadOnly);
+    }
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < LEAST_ROOM { Err(LedgerError::Full) } else { Ok(()) }
 }
 
 fn identity(path: &Path) -> io::Result<Identity> {

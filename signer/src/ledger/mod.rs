@@ -32,6 +32,7 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{Address, B256, U256};
@@ -59,6 +60,8 @@ pub use verify::{Trail, VerifyError, Whole, verify_export};
 pub struct Ledger {
     jobs: mpsc::Sender<Box<dyn Job>>,
     reads: mpsc::Sender<Box<dyn Job>>,
+    /// Where its file is, if it is in one.
+    file: Option<Arc<Path>>,
 }
 
 /// The ledger's threads, to wait for: the one that writes, and the one that reads.
@@ -116,8 +119,10 @@ impl Ledger {
     /// [`OpenError`], with the path.
     pub fn open(path: &Path, keys: &BTreeMap<String, Address>) -> Result<Opened, OpenError> {
         let at = |error| OpenError { at: path.display().to_string(), error };
-        let (path, keys) = (PathBuf::from(path), keys.clone());
-        Self::start(move || Sqlite::open(&path, &keys)).map_err(at)
+        let (file, keys) = (PathBuf::from(path), keys.clone());
+        let mut opened = Self::start(move || Sqlite::open(&file, &keys)).map_err(at)?;
+        opened.ledger.file = Some(path.into());
+        Ok(opened)
     }
 
     /// Opens a database on a thread of its own, which owns it from then on.
@@ -168,7 +173,7 @@ impl Ledger {
         )?;
         let (callers, head) = wait.recv().map_err(|_| LedgerError::Closed)??;
         let running = Running([writing, reading]);
-        Ok(Opened { ledger: Self { jobs, reads }, running, callers: callers.into_iter().collect(), head })
+        Ok(Opened { ledger: Self { jobs, reads, file: None }, running, callers: callers.into_iter().collect(), head })
     }
 
     /// What the ledger holds under `id`.
@@ -386,6 +391,19 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn note(&self, event: Event) -> Result<(), LedgerError> {
         self.ask(false, move |db| audit::append(db, &event)).await
+    }
+
+    /// Whether it can be read, and its disk has room to write it.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing can be signed then.
+    pub async fn works(&self) -> Result<(), LedgerError> {
+        let file = self.file.clone();
+        let works = move |db: &mut dyn Sql| {
+            audit::head(db)?;
+            file.as_deref().map_or(Ok(()), files::has_room)
+        };
+        self.ask(true, works).await
     }
 
     /// The end of the audit trail.

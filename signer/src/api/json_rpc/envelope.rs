@@ -52,6 +52,9 @@ pub(super) struct Fault {
     pub(super) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) data: Option<Value>,
+    /// Whether metrics and log have it already.
+    #[serde(skip)]
+    pub(super) told: bool,
 }
 
 /// An answer to one call.
@@ -155,13 +158,13 @@ impl<'a> Call<'a> {
 
 impl Fault {
     pub(super) fn new(code: i64, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), data: None }
+        Self { code, message: message.into(), data: None, told: false }
     }
 
     /// A parameter that is wrong.
     pub(super) fn field(error: FieldError) -> Self {
         let data = error.field.as_ref().map(|field| json!({ "field": field }));
-        Self { code: INVALID_PARAMS, message: error.to_string(), data }
+        Self { code: INVALID_PARAMS, message: error.to_string(), data, told: false }
     }
 }
 

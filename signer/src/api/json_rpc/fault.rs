@@ -22,7 +22,7 @@ impl Fault {
             "type": "urn:keygate:problem:approval-needed", "rule": rule, "approval": approval,
             "digest": format!("0x{}", hex::encode(digest)), "idempotencyKey": name,
         });
-        Self { code: REJECTED, message, data: Some(data) }
+        Self { code: REJECTED, message, data: Some(data), told: false }
     }
 }
 
@@ -50,7 +50,7 @@ impl From<Problem> for Fault {
                 data[name] = value;
             }
         }
-        Self { code, message, data: Some(data) }
+        Self { code, message, data: Some(data), told: false }
     }
 }
 
@@ -60,7 +60,7 @@ impl From<RpcError> for Fault {
         match error {
             RpcError::Refused(said) => {
                 let data = said.data.and_then(|data| serde_json::from_str(data.get()).ok());
-                Self { code: said.code, message: said.message, data }
+                Self { code: said.code, message: said.message, data, told: false }
             }
             other => Self::new(UNAVAILABLE, other.to_string()),
         }

@@ -33,7 +33,7 @@ use super::problem::Problem;
 use super::request::{answer, authenticate, content_type, idempotency_key, read, request_id, request_of};
 use super::routes::Api;
 use super::statements::say;
-use super::transactions::{Admitted, before, replayed, transaction as sign};
+use super::transactions::{Admitted, before, replayed, told, transaction as sign};
 use crate::chain::rpc::MAX_ANSWER;
 use crate::chain::{Chain, Chains};
 use crate::key::Key;
@@ -246,7 +246,10 @@ impl Asking<'_> {
                 let numbering = nonce.map_or(Numbering::Chosen, Numbering::Given);
                 let judged = self.api.signing.judge(policy, &tx, &Purpose::Call, numbering, SystemTime::now());
                 self.allowed(key, &id, &tx, judged.map(drop)).await?;
-                wanted.fill(chain, missing).await?;
+                wanted.fill(chain, missing).await.map_err(|fault| {
+                    told(self.api, self.request_id, &id, &Err(Refusal::Chain(fault.message.clone())));
+                    Fault { told: true, ..fault }
+                })?;
             }
             let (tx, nonce) = wanted.transaction().map_err(Fault::field)?;
             if missing.is_some() {
@@ -270,7 +273,7 @@ impl Asking<'_> {
         if send { result(&signed.signed.hash) } else { result(&wanted.signed(&signed)) }
     }
 
-    /// What is denied is in the audit trail.
+    /// What is denied is in the audit trail, the log and the metrics, as what is denied later is.
     async fn allowed(
         &self,
         key: &Key,
@@ -278,10 +281,10 @@ impl Asking<'_> {
         tx: &Transaction,
         judged: Result<(), Denied>,
     ) -> Result<(), Fault> {
-        match judged {
-            Ok(()) => Ok(()),
-            Err(denied) => Err(Problem::from(self.api.signing.refuse(key, id, tx, denied.into(), true).await).into()),
-        }
+        let Err(denied) = judged else { return Ok(()) };
+        let refused = Err(self.api.signing.refuse(key, id, tx, denied.into(), true).await);
+        told(self.api, self.request_id, id, &refused);
+        refused.map(drop).map_err(|refusal| Fault { told: true, ..Problem::from(refusal).into() })
     }
 
     /// The chain of a transaction, to be asked for what it leaves out: the one that it names, and no other than the path's.
@@ -369,6 +372,9 @@ impl Asking<'_> {
     }
 
     fn not_signed(&self, call: &Call<'_>, fault: &Fault) {
+        if fault.told {
+            return;
+        }
         let (caller, method, code) = (&self.caller.name, call.shown(), fault.code);
         self.api.signing.metrics.request("invalid-json-rpc");
         tracing::info!(request_id = self.request_id, caller, method, code, outcome = "invalid-json-rpc", "not signed");

@@ -126,6 +126,11 @@ async fn a_denied_caller_has_no_node_asked() {
         assert_eq!(signer.asks("base", "eth_sendTransaction", "a", &wrong).await["error"]["code"], -32602);
     }
     assert_eq!(node.asked(), 0);
+    let metrics = signer.get("/metrics").await.body;
+    for counted in ["{outcome=\"denied\"} 16", "{outcome=\"invalid-json-rpc\"} 2"] {
+        let line = format!("keygate_signer_requests_total{counted}");
+        assert!(metrics.as_str().unwrap().lines().any(|found| found == line), "{line}");
+    }
     // Others are filled.
     assert!(signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await["result"].is_object());
     assert!(node.asked() > 0);

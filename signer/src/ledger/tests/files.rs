@@ -24,7 +24,7 @@ async fn a_full_disk_and_a_lock_have_names() {
     connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
     let (jobs, queue) = mpsc::channel(4);
     let thread = std::thread::spawn(move || Writer(writer).run(queue));
-    let ledger = Ledger { reads: jobs.clone(), jobs };
+    let ledger = Ledger { reads: jobs.clone(), jobs, file: None };
     let big = Signed { raw: vec![0; 100_000], ..signed(1) };
     assert_eq!(ledger.store(reservation, big, at(NOW)).await, Err(LedgerError::Full));
     assert_eq!(ledger.store(reservation, signed(2), at(NOW)).await, Ok(signed(2)), "and it goes on");
@@ -144,7 +144,7 @@ async fn one_requests_trouble_is_not_anothers() {
     let dir = tempfile::tempdir().unwrap();
     let writer = Sqlite::open(&dir.path().join("ledger.db"), &BTreeMap::new()).unwrap();
     let (jobs, queue) = mpsc::channel(4);
-    let ledger = Ledger { reads: jobs.clone(), jobs };
+    let ledger = Ledger { reads: jobs.clone(), jobs, file: None };
     // Chain 0 breaks a CHECK. All three are in the queue before the writer starts, so they share a group.
     let bad = Request { chain_id: 0, ..request("bad", 1) };
     let (one, bad, two) = tokio::join!(ledger.begin(request("a", 1)), ledger.begin(bad), async {
@@ -184,4 +184,13 @@ async fn the_log_begins_anew_while_it_is_written() {
     drop(ledger);
     running.wait();
     assert!(!log.exists(), "the last to close leaves one file");
+}
+
+#[test]
+fn an_empty_file_is_not_taken_for_a_new_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.db");
+    std::fs::write(&path, "").unwrap();
+    let error = opened(&path).unwrap_err().to_string();
+    assert!(error.contains("is empty: if it was a ledger, restore it"), "{error}");
 }
