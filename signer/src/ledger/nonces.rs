@@ -5,20 +5,28 @@
 //! nothing for good. Where it lies ahead of `next`, what is left out is a gap; so a node that was wrong has one nonce chosen
 //! too high, and those below are chosen once it, or another, is right. To choose takes a look or two, however many
 //! transactions there are.
+//!
+//! Below a nonce that is final, all are used: a node that counts fewer is behind, and is waited for. But that it is final,
+//! a node has said as well. So one that goes on to count fewer for [`DOUBTED`] is believed: if it is wrong, what is signed
+//! with a used nonce is never mined; if it were not believed, a lie would hold up the address for ever.
 
 use std::ops::{Range, RangeInclusive};
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::Address;
 
 use super::db::{Sql, values};
 use super::sends::State;
 use super::types::{Nonce, Request};
-use super::{LedgerError, Reservation};
+use super::{LedgerError, Reservation, millis};
 use crate::policy::{Denied, There, judge_replacement};
 use crate::transaction::Transaction;
 
 /// So many gaps are told.
 const MAX_GAPS: usize = 1000;
+/// That nonces are used, nodes may deny for less than this: longer than one is behind others, and shorter than anybody
+/// waits for a payment.
+const DOUBTED: Duration = Duration::from_secs(10 * 60);
 /// No address ever gets here: nonces from here on, which only callers give, are not kept account of. Below, SQL's signed
 /// integers order them as they are.
 const FAR: u64 = 1 << 62;
@@ -49,7 +57,10 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
             take(db, address, chain_id, nonce)?;
             Ok(Ok(nonce))
         }
-        Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(Ok),
+        Nonce::Managed { at_least } => {
+            let at_least = unused(db, address, chain_id, at_least, request.now)?;
+            next(db, address, chain_id, at_least).map(Ok)
+        }
         Nonce::Replacing(nonce) => {
             let there = there(db, request, nonce)?;
             if there.is_empty() {
@@ -118,6 +129,27 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
     }
 }
 
+/// The nonce below which all are used, where a node counts so many now.
+fn unused(db: &mut dyn Sql, address: Address, chain_id: u64, count: u64, now: SystemTime) -> Result<u64, LedgerError> {
+    let key = (address.into_array(), chain_id);
+    let row =
+        db.first("SELECT used, doubted_at FROM nonces WHERE address = ?1 AND chain_id = ?2", values![key.0, key.1])?;
+    let Some(row) = row else { return Ok(count) };
+    let (used, doubted_at, now) = (row.unsigned(0)?, row.maybe_int(1)?, millis(now));
+    // A clock that was set back begins again.
+    let since = doubted_at.filter(|since| *since <= now);
+    let (kept, doubt) = match since {
+        _ if count >= used => (used, None),
+        Some(since) if u128::from(now.abs_diff(since)) >= DOUBTED.as_millis() => (0, None),
+        since => (used, since.or(Some(now))),
+    };
+    if (kept, doubt) != (used, doubted_at) {
+        let sql = "UPDATE nonces SET used = ?3, doubted_at = ?4 WHERE address = ?1 AND chain_id = ?2";
+        db.execute(sql, values![key.0, key.1, kept, doubt])?;
+    }
+    Ok(count.max(kept))
+}
+
 /// The next that is chosen where there are no gaps; none if none was taken yet.
 fn known(db: &mut dyn Sql, address: Address, chain_id: u64) -> Result<Option<u64>, LedgerError> {
     let key = values![address.into_array(), chain_id];
@@ -184,14 +216,18 @@ pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce
     Ok(())
 }
 
-/// This request's nonce is used on the chain, for good: so are those below it, by whomever, and are not chosen, even if a
-/// node counts fewer again.
+/// This request's nonce is used on the chain, for good, as a node says: so are those below it, by whomever.
 pub(super) fn settle(db: &mut dyn Sql, Reservation(id): Reservation) -> Result<(), LedgerError> {
-    db.execute(
-        "DELETE FROM gaps WHERE (address, chain_id) = (SELECT address, chain_id FROM transactions WHERE id = ?1)
-             AND last < (SELECT nonce FROM transactions WHERE id = ?1)",
-        values![id],
-    )?;
+    let Some(row) = db.first("SELECT address, chain_id, nonce FROM transactions WHERE id = ?1", values![id])? else {
+        return Err(LedgerError::NotReserved);
+    };
+    let nonce = row.unsigned(2)?;
+    if let (Some(address), true) = (row.maybe_array::<20>(0)?, nonce < FAR) {
+        db.execute(
+            "UPDATE nonces SET used = ?3 WHERE address = ?1 AND chain_id = ?2 AND used < ?3",
+            values![address, row.unsigned(1)?, nonce + 1],
+        )?;
+    }
     Ok(())
 }
 
@@ -244,11 +280,13 @@ pub(super) fn with(
 /// What is known of an address's nonces from `from` on.
 pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64) -> Result<Nonces, LedgerError> {
     let account = address.into_array();
+    let used = db.first("SELECT used FROM nonces WHERE address = ?1 AND chain_id = ?2", values![account, chain_id])?;
+    let unused = from.max(used.map(|row| row.unsigned(0)).transpose()?.unwrap_or(0));
     let gaps = db.query(
         "SELECT first, last FROM gaps WHERE address = ?1 AND chain_id = ?2 AND last >= ?3 ORDER BY last LIMIT ?4",
-        values![account, chain_id, from, MAX_GAPS as u64],
+        values![account, chain_id, unused, MAX_GAPS as u64],
     )?;
-    let gaps = gaps.iter().map(|row| Ok(from.max(row.unsigned(0)?)..=row.unsigned(1)?));
+    let gaps = gaps.iter().map(|row| Ok(unused.max(row.unsigned(0)?)..=row.unsigned(1)?));
     let gaps: Vec<RangeInclusive<u64>> = gaps.collect::<Result<_, LedgerError>>()?;
     let unsigned = db.query(
         "SELECT DISTINCT nonce FROM transactions

@@ -218,24 +218,55 @@ async fn a_count_that_was_too_high_jams_nothing(place: Place) {
     open.close();
 }
 
-/// What somebody else's transactions had before one that is final is gone, whatever a node that is behind counts.
+/// What somebody else's transactions had before one that is final is gone: a node that is behind is waited for.
 async fn a_count_that_is_too_low_chooses_nothing_that_is_used(place: Place) {
     let open = place.open();
     let first = chosen(&open.ledger, Request { send: true, ..managed("a", 50) }).await;
     let beside = chosen(&open.ledger, managed("b", 60)).await;
-    open.ledger.store(first.reservation, signed(1), at(NOW)).await.unwrap();
     // It is not in a block yet: the chain may be right that nobody has these.
     assert_eq!(chosen(&open.ledger, managed("c", 48)).await.nonce, 48);
-    let end = Progress { state: State::Confirmed, ..Progress::default() };
-    open.ledger.update(first.reservation, Progress::default(), end, at(NOW)).await.unwrap();
-    for (name, nonce) in [("d", 51), ("e", 52)] {
-        assert_eq!(chosen(&open.ledger, managed(name, 3)).await.nonce, nonce);
+    confirmed(&open.ledger, first.reservation).await;
+    let late = |name, minutes: u64| Request { now: at(NOW + minutes * 60), ..managed(name, 3) };
+    for (name, minutes, nonce) in [("d", 0, 51), ("e", 9, 52)] {
+        assert_eq!(chosen(&open.ledger, late(name, minutes)).await.nonce, nonce);
     }
     open.ledger.release(beside.reservation, at(NOW)).await.unwrap();
     assert_eq!(open.ledger.nonces(HOT, 137, 0).await.unwrap().gaps, (53..=60).collect::<Vec<_>>());
+    // It has caught up, and is behind anew.
+    for (name, minutes, count, nonce) in [("f", 9, 51, 53), ("g", 11, 3, 54), ("h", 20, 3, 55)] {
+        let request = Request { nonce: Nonce::Managed { at_least: count }, ..late(name, minutes) };
+        assert_eq!(chosen(&open.ledger, request).await.nonce, nonce, "{name}");
+    }
     // Another address is another's.
-    assert_eq!(chosen(&open.ledger, as_key("cold", COLD, managed("f", 3))).await.nonce, 3);
+    assert_eq!(chosen(&open.ledger, as_key("cold", COLD, managed("i", 3))).await.nonce, 3);
     open.close();
+}
+
+/// That a nonce is used, a node may lie of, too: with nodes that are right, the address goes on soon after.
+async fn a_receipt_that_was_forged_jams_nothing_for_long(place: Place) {
+    let open = place.open();
+    let far = chosen(&open.ledger, Request { send: true, ..managed("far", 1_000_000) }).await;
+    confirmed(&open.ledger, far.reservation).await;
+    let right = |name, seconds| Request { now: at(NOW + seconds), ..managed(name, 100) };
+    assert_eq!(chosen(&open.ledger, right("a", 0)).await.nonce, 1_000_001);
+    open.close();
+    let open = place.open();
+    // What is final below meanwhile, as is true, makes it no truer.
+    let given = Request { nonce: Nonce::Given(100), send: true, ..managed("own", 0) };
+    let own = chosen(&open.ledger, given).await;
+    confirmed(&open.ledger, own.reservation).await;
+    assert_eq!(chosen(&open.ledger, right("b", 599)).await.nonce, 1_000_002);
+    for (name, nonce) in [("c", 101), ("d", 102)] {
+        assert_eq!(chosen(&open.ledger, right(name, 600)).await.nonce, nonce);
+    }
+    assert_eq!(open.ledger.nonces(HOT, 137, 100).await.unwrap().gaps[0], 103);
+    open.close();
+}
+
+async fn confirmed(ledger: &Ledger, reservation: Reservation) {
+    ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
+    let end = Progress { state: State::Confirmed, ..Progress::default() };
+    ledger.update(reservation, Progress::default(), end, at(NOW)).await.unwrap();
 }
 
 on_both!(
@@ -243,6 +274,7 @@ on_both!(
     what_has_a_nonce_is_replaced_as_the_policy_says,
     a_count_that_was_too_high_jams_nothing,
     a_count_that_is_too_low_chooses_nothing_that_is_used,
+    a_receipt_that_was_forged_jams_nothing_for_long,
 );
 
 proptest! {
