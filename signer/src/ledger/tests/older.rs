@@ -243,6 +243,23 @@ async fn fresh_nonce(ledger: &Ledger, request: Request) -> u64 {
 
 on_both!(the_version_before_goes_on);
 
+/// It may take as long as it takes, and nothing else may.
+#[tokio::test]
+async fn a_migration_has_no_time_limit() {
+    let place = super::place::Kind::Postgres.place();
+    place.before();
+    place
+        .hand(
+            "CREATE FUNCTION in_time() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF current_setting('statement_timeout') <> '0'
+                    OR current_setting('idle_in_transaction_session_timeout') <> '0'
+                 THEN RAISE 'there is a limit'; END IF; END $$;
+             CREATE EVENT TRIGGER in_time ON ddl_command_end EXECUTE FUNCTION in_time();",
+        )
+        .unwrap();
+    place.open().close();
+}
+
 #[test]
 fn what_is_no_ledger_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
