@@ -22,8 +22,10 @@ use super::{LedgerError, Reservation, millis};
 use crate::policy::{Denied, There, judge_replacement};
 use crate::transaction::Transaction;
 
-/// So many gaps are told.
-const MAX_GAPS: usize = 1000;
+/// So many gaps are told, and so many that are not sent.
+const MAX_TOLD: usize = 1000;
+/// So many requests may have one nonce: whoever comes to it is compared with all of them, while nobody else is served.
+const MAX_WITH: u64 = 100;
 /// That nonces are used, nodes may deny for less than this: longer than one is behind others, and shorter than anybody
 /// waits for a payment.
 const DOUBTED: Duration = Duration::from_secs(10 * 60);
@@ -41,6 +43,9 @@ pub struct Nonces {
     pub gaps: Vec<u64>,
     /// Those that are reserved, and not signed.
     pub unsigned: Vec<u64>,
+    /// Those whose transactions are signed, and sent by whoever asked for them, or by nobody: higher ones wait. A thousand
+    /// at most.
+    pub unsent: Vec<u64>,
     /// The highest that is signed.
     pub signed: Option<u64>,
 }
@@ -50,6 +55,9 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
     let (address, chain_id) = (request.id.address, request.chain_id);
     match request.nonce {
         Nonce::Given(nonce) => {
+            if let Err(denied) = room(db, address, chain_id, nonce)? {
+                return Ok(Err(denied));
+            }
             let there = there(db, request, nonce)?;
             if let Err(denied) = beside(request, body, &there)? {
                 return Ok(Err(denied));
@@ -62,6 +70,9 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
             next(db, address, chain_id, at_least).map(Ok)
         }
         Nonce::Replacing(nonce) => {
+            if let Err(denied) = room(db, address, chain_id, nonce)? {
+                return Ok(Err(denied));
+            }
             let there = there(db, request, nonce)?;
             if there.is_empty() {
                 return Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace")));
@@ -77,6 +88,20 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
             Ok(Ok(nonce))
         }
     }
+}
+
+/// Whether one more may have a nonce at all.
+fn room(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<Result<(), Denied>, LedgerError> {
+    let row = db.first(
+        "SELECT count(*) FROM (SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT ?4) AS t",
+        values![address.into_array(), chain_id, nonce, MAX_WITH],
+    )?;
+    Ok(match row.map(|row| row.unsigned(0)).transpose()? {
+        Some(count) if count >= MAX_WITH => {
+            denied("replacements", format!("{MAX_WITH} transactions have nonce {nonce}, and more than that may not"))
+        }
+        _ => Ok(()),
+    })
 }
 
 /// Whether a request may have the nonce of those that are there, too.
@@ -251,13 +276,17 @@ pub struct WithNonce {
     pub approved_by: Option<String>,
 }
 
-/// The requests that have a nonce, oldest first, with their transactions and who has approved them.
+/// The requests that have a nonce, oldest first, with their transactions and who has approved them; unless there are as
+/// many as there may be.
 pub(super) fn with(
     db: &mut dyn Sql,
     address: Address,
     chain_id: u64,
     nonce: u64,
-) -> Result<Vec<WithNonce>, LedgerError> {
+) -> Result<Result<Vec<WithNonce>, Denied>, LedgerError> {
+    if let Err(denied) = room(db, address, chain_id, nonce)? {
+        return Ok(Err(denied));
+    }
     let rows = db.query(
         "SELECT t.id, t.caller, t.body, a.decided_by FROM transactions t
          LEFT JOIN approvals a ON a.caller = t.caller AND a.address = t.address
@@ -274,7 +303,8 @@ pub(super) fn with(
                 approved_by: row.maybe_text(3)?,
             })
         })
-        .collect()
+        .collect::<Result<_, _>>()
+        .map(Ok)
 }
 
 /// What is known of an address's nonces from `from` on.
@@ -284,7 +314,7 @@ pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64
     let unused = from.max(used.map(|row| row.unsigned(0)).transpose()?.unwrap_or(0));
     let gaps = db.query(
         "SELECT first, last FROM gaps WHERE address = ?1 AND chain_id = ?2 AND last >= ?3 ORDER BY last LIMIT ?4",
-        values![account, chain_id, unused, MAX_GAPS as u64],
+        values![account, chain_id, unused, MAX_TOLD as u64],
     )?;
     let gaps = gaps.iter().map(|row| Ok(unused.max(row.unsigned(0)?)..=row.unsigned(1)?));
     let gaps: Vec<RangeInclusive<u64>> = gaps.collect::<Result<_, LedgerError>>()?;
@@ -293,14 +323,23 @@ pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64
          WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3 AND raw IS NULL ORDER BY nonce",
         values![account, chain_id, from],
     )?;
+    let unsent = db.query(
+        "SELECT DISTINCT t.nonce FROM transactions t
+         WHERE t.address = ?1 AND t.chain_id = ?2 AND t.nonce >= ?3 AND t.raw IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM transactions o WHERE o.address = t.address AND o.chain_id = t.chain_id
+                                                              AND o.nonce = t.nonce AND o.send <> 0)
+         ORDER BY t.nonce LIMIT ?4",
+        values![account, chain_id, from, MAX_TOLD as u64],
+    )?;
     let signed = db.first(
         "SELECT max(nonce) FROM transactions WHERE address = ?1 AND chain_id = ?2 AND raw IS NOT NULL",
         values![account, chain_id],
     )?;
     Ok(Nonces {
         next: known(db, address, chain_id)?,
-        gaps: gaps.into_iter().flatten().take(MAX_GAPS).collect(),
+        gaps: gaps.into_iter().flatten().take(MAX_TOLD).collect(),
         unsigned: unsigned.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
+        unsent: unsent.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
         signed: signed.map(|row| row.maybe_int(0)).transpose()?.flatten().map(i64::cast_unsigned),
     })
 }

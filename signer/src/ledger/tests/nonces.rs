@@ -42,13 +42,24 @@ async fn each_request_has_the_next_and_what_is_given_back_comes_first() {
         open.ledger.release(reservations[i], at(NOW)).await.unwrap();
     }
     open.ledger.store(reservations[0], signed(1), at(NOW)).await.unwrap();
+    let given = Request { nonce: Nonce::Given(11), send: true, ..managed("sent", 0) };
+    let given = chosen(&open.ledger, given).await;
+    open.ledger.store(given.reservation, signed(2), at(NOW)).await.unwrap();
     let nonces = open.ledger.nonces(HOT, 137, 7).await.unwrap();
-    assert_eq!(nonces, Nonces { next: Some(11), gaps: vec![8, 9], unsigned: vec![10], signed: Some(7) });
+    assert_eq!(
+        nonces,
+        Nonces { next: Some(12), gaps: vec![8, 9], unsigned: vec![10], unsent: vec![7], signed: Some(11) }
+    );
+    // It is mined, or another takes its place that is sent.
+    assert_eq!(open.ledger.nonces(HOT, 137, 8).await.unwrap().unsent, Vec::<u64>::new());
+    let instead = Request { nonce: Nonce::Replacing(7), send: true, ..managed("instead", 0) };
+    chosen(&open.ledger, instead).await;
+    assert_eq!(open.ledger.nonces(HOT, 137, 7).await.unwrap().unsent, Vec::<u64>::new());
     open.close();
     let open = Open::at(&path);
     // The same request has its own nonce still.
     assert!(matches!(open.ledger.begin(managed("d", 7)).await, Ok(Begun::Pending(Reserved { nonce: 10, .. }))));
-    for (name, nonce) in [("e", 8), ("f", 9), ("g", 11)] {
+    for (name, nonce) in [("e", 8), ("f", 9), ("g", 12)] {
         assert_eq!(chosen(&open.ledger, managed(name, 7)).await.nonce, nonce, "{name}");
     }
     // Another chain or address has its own; and the chain knows of some that were not made here.
@@ -181,6 +192,24 @@ async fn what_has_a_nonce_is_replaced_as_the_policy_says(place: Place) {
     open.close();
 }
 
+/// Without limits of a policy's there is one: who comes last is compared with all.
+async fn a_hundred_have_one_nonce_and_no_more(place: Place) {
+    let open = place.open();
+    let again = |name: &str, nonce: fn(u64) -> Nonce| Request { nonce: nonce(0), ..managed(name, 0) };
+    for i in 0..100 {
+        chosen(&open.ledger, again(&i.to_string(), Nonce::Given)).await;
+    }
+    let full = |denied: &Denied| denied.rule == "replacements" && denied.detail.starts_with("100 ");
+    for nonce in [Nonce::Given, Nonce::Replacing] {
+        let begun = open.ledger.begin(again("more", nonce)).await.unwrap();
+        assert!(matches!(&begun, Begun::Denied(denied) if full(denied)), "{begun:?}");
+    }
+    assert!(full(&open.ledger.with_nonce(HOT, 137, 0).await.unwrap().unwrap_err()));
+    // What is there is found again.
+    pending(open.ledger.begin(again("7", Nonce::Given)).await);
+    open.close();
+}
+
 #[tokio::test]
 async fn only_what_is_there_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
@@ -275,6 +304,7 @@ on_both!(
     a_count_that_was_too_high_jams_nothing,
     a_count_that_is_too_low_chooses_nothing_that_is_used,
     a_receipt_that_was_forged_jams_nothing_for_long,
+    a_hundred_have_one_nonce_and_no_more,
 );
 
 proptest! {
