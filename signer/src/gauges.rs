@@ -21,6 +21,7 @@ pub(crate) struct Gauges {
     limit: GaugeVec,
     gaps: IntGaugeVec,
     unsigned: IntGaugeVec,
+    unsent: IntGaugeVec,
     looked: Mutex<Option<Instant>>,
 }
 
@@ -35,13 +36,18 @@ impl Gauges {
             limit: gauge("window_limit", "What may be spent in a policy's window, in the asset's smallest unit.")?,
             gaps: nonces("nonce_gaps", "Nonces that nobody has, and that higher ones wait behind.")?,
             unsigned: nonces("nonces_unsigned", "Nonces that are reserved, and not signed.")?,
+            unsent: nonces(
+                "nonces_unsent",
+                "Nonces of what is signed, not to be sent from here, and not in the pool.",
+            )?,
             looked: Mutex::new(None),
         };
-        let Self { spent, limit, gaps, unsigned, .. } = &gauges;
+        let Self { spent, limit, gaps, unsigned, unsent, .. } = &gauges;
         registry.register(Box::new(spent.clone()))?;
         registry.register(Box::new(limit.clone()))?;
         registry.register(Box::new(gaps.clone()))?;
         registry.register(Box::new(unsigned.clone()))?;
+        registry.register(Box::new(unsent.clone()))?;
         Ok(gauges)
     }
 
@@ -91,12 +97,16 @@ impl Gauges {
         for key in signing.keys.values() {
             for chain in chains.all().filter(|chain| chain.rpc.is_some()) {
                 // What the chain was last known to count is no gap.
-                let from = signing.post.counted(chain.id, key.address()).unwrap_or(0);
+                let counted = signing.post.counted(chain.id, key.address());
+                let from = counted.unwrap_or(0);
                 let nonces = signing.ledger.nonces(key.address(), chain.id, from).await?;
                 let labels = [key.name(), &chain.name];
                 let count = |nonces: &[u64]| i64::try_from(nonces.len()).unwrap_or(i64::MAX);
                 self.gaps.with_label_values(&labels).set(count(&nonces.gaps));
                 self.unsigned.with_label_values(&labels).set(count(&nonces.unsigned));
+                // Until the chain was asked, it may have them all.
+                let unsent = counted.map_or(0, |_| count(&nonces.unsent));
+                self.unsent.with_label_values(&labels).set(unsent);
             }
         }
         Ok(())

@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     Held(Box<Held>),
     #[error("the nonce is missing, and nobody here knows which comes next")]
     NoNonce,
+    #[error("it is less than the {0} that the transaction takes before it does anything: it would never be mined")]
+    TooLittleGas(u64),
     #[error("the chain has no rpc in the file, to which it could be sent")]
     NoRpc,
     #[error("blobs are not kept here, without which it cannot be sent again: have it signed, and send it with them")]
@@ -71,6 +73,7 @@ impl Refusal {
             Self::Denied(_) | Self::TooOften(_) => "denied",
             Self::Held(_) => "held",
             Self::NoNonce => "no-nonce",
+            Self::TooLittleGas(_) => "too-little-gas",
             Self::NoRpc => "no-rpc",
             Self::BlobsNotKept => "blobs-not-kept",
             Self::Chain(_) => "chain",

@@ -121,7 +121,10 @@ impl Signing {
             }
             // What is judged is what will be signed.
             Some(Record { body: Some(body), .. }) => tx = reserved(&body)?,
-            Some(_) | None => {}
+            Some(_) => {}
+            // Whatever has its nonce after it would wait for ever.
+            None if tx.gas() < tx.least_gas() => return Err(Refusal::TooLittleGas(tx.least_gas())),
+            None => {}
         }
         let now = SystemTime::now();
         let judge = |tx: &Transaction| {

@@ -64,7 +64,7 @@ pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, re
         Ok(json_body(&json!({
             "address": key.address().to_checksum(None), "chainId": chain.id, "latest": latest, "pending": pending,
             "next": known.next.unwrap_or(pending).max(pending), "gaps": known.gaps, "unsigned": known.unsigned,
-            "signed": known.signed,
+            "unsent": known.unsent, "signed": known.signed,
         })))
     };
     answer(&request_id(), found.await)
@@ -184,8 +184,17 @@ async fn replacement(
     let chains = api.signing.post.chains();
     let chain = chains.by_id(record.chain_id).ok_or(Refusal::NoRpc)?;
     let rpc = chain.rpc.as_ref().ok_or(Refusal::NoRpc)?;
-    let all = ledger.with_nonce(key.address(), chain.id, record.nonce).await.map_err(Refusal::Ledger)?;
     let read = |body: Option<&String>| body.and_then(|body| Transaction::from_body(body).ok());
+    let all = match ledger.with_nonce(key.address(), chain.id, record.nonce).await.map_err(Refusal::Ledger)? {
+        Ok(all) => all,
+        Err(denied) => {
+            let denied = Refusal::Denied(denied);
+            return Err(match read(record.body.as_ref()) {
+                Some(tx) => api.signing.refuse(key, id, &tx, denied, true).await.into(),
+                None => denied.into(),
+            });
+        }
+    };
     // What nodes compare with is the last of them, whichever was asked to be replaced.
     let (before, first) =
         (read(all.last().and_then(|of| of.body.as_ref())), all.iter().find(|of| of.reservation == record.reservation));

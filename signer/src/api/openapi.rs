@@ -249,7 +249,7 @@ fn schemas() -> Value {
             },
         },
         "Nonces": {
-            "type": "object", "required": ["address", "chainId", "latest", "pending", "next", "gaps", "unsigned", "signed"],
+            "type": "object", "required": ["address", "chainId", "latest", "pending", "next", "gaps", "unsigned", "unsent", "signed"],
             "properties": {
                 "address": address(), "chainId": integer(),
                 "latest": { "description": "How many of its transactions blocks have.", "type": "integer" },
@@ -257,6 +257,7 @@ fn schemas() -> Value {
                 "next": { "description": "The next that is chosen, gaps apart.", "type": "integer" },
                 "gaps": { "description": "Those below that nobody has.", "type": "array", "items": integer() },
                 "unsigned": { "description": "Reserved, and not signed.", "type": "array", "items": integer() },
+                "unsent": { "description": "Signed, not to be sent from here, and not in the pool: higher ones wait behind.", "type": "array", "items": integer() },
                 "signed": { "description": "The highest that is signed.", "type": ["integer", "null"] },
             },
         },

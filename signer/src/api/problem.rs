@@ -201,6 +201,10 @@ impl From<Refusal> for Problem {
                 let error = FieldError { field: Some("nonce".to_owned()), problem: NO_NONCE.to_owned() };
                 Self::invalid("invalid-transaction", "The transaction is not valid", error)
             }
+            Refusal::TooLittleGas(_) => {
+                let error = FieldError { field: Some("gas".to_owned()), problem: detail };
+                Self::invalid("invalid-transaction", "The transaction is not valid", error)
+            }
             Refusal::NoRpc | Refusal::BlobsNotKept => Self::bad_request(detail),
             Refusal::Chain(_) => {
                 let title = "The chain does not answer";

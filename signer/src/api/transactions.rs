@@ -325,7 +325,8 @@ fn log(request_id: &str, id: &RequestId, result: &Result<Answer, Refusal>) {
             | Refusal::TooOften(_)
             | Refusal::Conflict
             | Refusal::Crowded
-            | Refusal::NoNonce),
+            | Refusal::NoNonce
+            | Refusal::TooLittleGas(_)),
         ) => {
             tracing::warn!(request_id, caller, key, idempotency_key, outcome, why = %refusal, "not signed");
         }

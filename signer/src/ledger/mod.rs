@@ -43,7 +43,7 @@ use self::db::postgres::Postgres;
 use self::db::sqlite::Sqlite;
 use self::db::{Database, Sql};
 use self::writer::{Job, Writer, job};
-use crate::policy::Asset;
+use crate::policy::{Asset, Denied};
 
 pub use error::LedgerError;
 pub use nonces::{Nonces, WithNonce};
@@ -361,11 +361,16 @@ impl Ledger {
         self.ask(true, move |db| approvals::named(db, &id)).await
     }
 
-    /// What was signed under a nonce, or is to be, oldest first.
+    /// What was signed under a nonce, or is to be, oldest first; or that there is no room for one more.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn with_nonce(&self, address: Address, chain_id: u64, nonce: u64) -> Result<Vec<WithNonce>, LedgerError> {
+    pub async fn with_nonce(
+        &self,
+        address: Address,
+        chain_id: u64,
+        nonce: u64,
+    ) -> Result<Result<Vec<WithNonce>, Denied>, LedgerError> {
         self.ask(true, move |db| nonces::with(db, address, chain_id, nonce)).await
     }
 

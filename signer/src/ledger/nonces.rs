@@ -5,20 +5,30 @@
 //! nothing for good. Where it lies ahead of `next`, what is left out is a gap; so a node that was wrong has one nonce chosen
 //! too high, and those below are chosen once it, or another, is right. To choose takes a look or two, however many
 //! transactions there are.
+//!
+//! Below a nonce that is final, all are used: a node that counts fewer is behind, and is waited for. But that it is final,
+//! a node has said as well. So one that goes on to count fewer for [`DOUBTED`] is believed: if it is wrong, what is signed
+//! with a used nonce is never mined; if it were not believed, a lie would hold up the address for ever.
 
 use std::ops::{Range, RangeInclusive};
+use std::time::{Duration, SystemTime};
 
 use alloy_primitives::Address;
 
 use super::db::{Sql, values};
 use super::sends::State;
 use super::types::{Nonce, Request};
-use super::{LedgerError, Reservation};
+use super::{LedgerError, Reservation, millis};
 use crate::policy::{Denied, There, judge_replacement};
 use crate::transaction::Transaction;
 
-/// So many gaps are told.
-const MAX_GAPS: usize = 1000;
+/// So many gaps are told, and so many that are not sent.
+const MAX_TOLD: usize = 1000;
+/// So many requests may have one nonce: whoever comes to it is compared with all of them, while nobody else is served.
+const MAX_WITH: u64 = 100;
+/// That nonces are used, nodes may deny for less than this: longer than one is behind others, and shorter than anybody
+/// waits for a payment.
+const DOUBTED: Duration = Duration::from_secs(10 * 60);
 /// No address ever gets here: nonces from here on, which only callers give, are not kept account of. Below, SQL's signed
 /// integers order them as they are.
 const FAR: u64 = 1 << 62;
@@ -33,6 +43,9 @@ pub struct Nonces {
     pub gaps: Vec<u64>,
     /// Those that are reserved, and not signed.
     pub unsigned: Vec<u64>,
+    /// Those whose transactions are signed, and sent by whoever asked for them, or by nobody: higher ones wait. A thousand
+    /// at most.
+    pub unsent: Vec<u64>,
     /// The highest that is signed.
     pub signed: Option<u64>,
 }
@@ -42,6 +55,9 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
     let (address, chain_id) = (request.id.address, request.chain_id);
     match request.nonce {
         Nonce::Given(nonce) => {
+            if let Err(denied) = room(db, address, chain_id, nonce)? {
+                return Ok(Err(denied));
+            }
             let there = there(db, request, nonce)?;
             if let Err(denied) = beside(request, body, &there)? {
                 return Ok(Err(denied));
@@ -49,8 +65,14 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
             take(db, address, chain_id, nonce)?;
             Ok(Ok(nonce))
         }
-        Nonce::Managed { at_least } => next(db, address, chain_id, at_least).map(Ok),
+        Nonce::Managed { at_least } => {
+            let at_least = unused(db, address, chain_id, at_least, request.now)?;
+            next(db, address, chain_id, at_least).map(Ok)
+        }
         Nonce::Replacing(nonce) => {
+            if let Err(denied) = room(db, address, chain_id, nonce)? {
+                return Ok(Err(denied));
+            }
             let there = there(db, request, nonce)?;
             if there.is_empty() {
                 return Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace")));
@@ -66,6 +88,20 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
             Ok(Ok(nonce))
         }
     }
+}
+
+/// Whether one more may have a nonce at all.
+fn room(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<Result<(), Denied>, LedgerError> {
+    let row = db.first(
+        "SELECT count(*) FROM (SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT ?4) AS t",
+        values![address.into_array(), chain_id, nonce, MAX_WITH],
+    )?;
+    Ok(match row.map(|row| row.unsigned(0)).transpose()? {
+        Some(count) if count >= MAX_WITH => {
+            denied("replacements", format!("{MAX_WITH} transactions have nonce {nonce}, and more than that may not"))
+        }
+        _ => Ok(()),
+    })
 }
 
 /// Whether a request may have the nonce of those that are there, too.
@@ -116,6 +152,27 @@ fn next(db: &mut dyn Sql, address: Address, chain_id: u64, at_least: u64) -> Res
             return Ok(nonce);
         }
     }
+}
+
+/// The nonce below which all are used, where a node counts so many now.
+fn unused(db: &mut dyn Sql, address: Address, chain_id: u64, count: u64, now: SystemTime) -> Result<u64, LedgerError> {
+    let key = (address.into_array(), chain_id);
+    let row =
+        db.first("SELECT used, doubted_at FROM nonces WHERE address = ?1 AND chain_id = ?2", values![key.0, key.1])?;
+    let Some(row) = row else { return Ok(count) };
+    let (used, doubted_at, now) = (row.unsigned(0)?, row.maybe_int(1)?, millis(now));
+    // A clock that was set back begins again.
+    let since = doubted_at.filter(|since| *since <= now);
+    let (kept, doubt) = match since {
+        _ if count >= used => (used, None),
+        Some(since) if u128::from(now.abs_diff(since)) >= DOUBTED.as_millis() => (0, None),
+        since => (used, since.or(Some(now))),
+    };
+    if (kept, doubt) != (used, doubted_at) {
+        let sql = "UPDATE nonces SET used = ?3, doubted_at = ?4 WHERE address = ?1 AND chain_id = ?2";
+        db.execute(sql, values![key.0, key.1, kept, doubt])?;
+    }
+    Ok(count.max(kept))
 }
 
 /// The next that is chosen where there are no gaps; none if none was taken yet.
@@ -184,14 +241,18 @@ pub(super) fn give_back(db: &mut dyn Sql, address: Address, chain_id: u64, nonce
     Ok(())
 }
 
-/// This request's nonce is used on the chain, for good: so are those below it, by whomever, and are not chosen, even if a
-/// node counts fewer again.
+/// This request's nonce is used on the chain, for good, as a node says: so are those below it, by whomever.
 pub(super) fn settle(db: &mut dyn Sql, Reservation(id): Reservation) -> Result<(), LedgerError> {
-    db.execute(
-        "DELETE FROM gaps WHERE (address, chain_id) = (SELECT address, chain_id FROM transactions WHERE id = ?1)
-             AND last < (SELECT nonce FROM transactions WHERE id = ?1)",
-        values![id],
-    )?;
+    let Some(row) = db.first("SELECT address, chain_id, nonce FROM transactions WHERE id = ?1", values![id])? else {
+        return Err(LedgerError::NotReserved);
+    };
+    let nonce = row.unsigned(2)?;
+    if let (Some(address), true) = (row.maybe_array::<20>(0)?, nonce < FAR) {
+        db.execute(
+            "UPDATE nonces SET used = ?3 WHERE address = ?1 AND chain_id = ?2 AND used < ?3",
+            values![address, row.unsigned(1)?, nonce + 1],
+        )?;
+    }
     Ok(())
 }
 
@@ -215,13 +276,17 @@ pub struct WithNonce {
     pub approved_by: Option<String>,
 }
 
-/// The requests that have a nonce, oldest first, with their transactions and who has approved them.
+/// The requests that have a nonce, oldest first, with their transactions and who has approved them; unless there are as
+/// many as there may be.
 pub(super) fn with(
     db: &mut dyn Sql,
     address: Address,
     chain_id: u64,
     nonce: u64,
-) -> Result<Vec<WithNonce>, LedgerError> {
+) -> Result<Result<Vec<WithNonce>, Denied>, LedgerError> {
+    if let Err(denied) = room(db, address, chain_id, nonce)? {
+        return Ok(Err(denied));
+    }
     let rows = db.query(
         "SELECT t.id, t.caller, t.body, a.decided_by FROM transactions t
          LEFT JOIN approvals a ON a.caller = t.caller AND a.address = t.address
@@ -238,22 +303,33 @@ pub(super) fn with(
                 approved_by: row.maybe_text(3)?,
             })
         })
-        .collect()
+        .collect::<Result<_, _>>()
+        .map(Ok)
 }
 
 /// What is known of an address's nonces from `from` on.
 pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64) -> Result<Nonces, LedgerError> {
     let account = address.into_array();
+    let used = db.first("SELECT used FROM nonces WHERE address = ?1 AND chain_id = ?2", values![account, chain_id])?;
+    let unused = from.max(used.map(|row| row.unsigned(0)).transpose()?.unwrap_or(0));
     let gaps = db.query(
         "SELECT first, last FROM gaps WHERE address = ?1 AND chain_id = ?2 AND last >= ?3 ORDER BY last LIMIT ?4",
-        values![account, chain_id, from, MAX_GAPS as u64],
+        values![account, chain_id, unused, MAX_TOLD as u64],
     )?;
-    let gaps = gaps.iter().map(|row| Ok(from.max(row.unsigned(0)?)..=row.unsigned(1)?));
+    let gaps = gaps.iter().map(|row| Ok(unused.max(row.unsigned(0)?)..=row.unsigned(1)?));
     let gaps: Vec<RangeInclusive<u64>> = gaps.collect::<Result<_, LedgerError>>()?;
     let unsigned = db.query(
         "SELECT DISTINCT nonce FROM transactions
          WHERE address = ?1 AND chain_id = ?2 AND nonce >= ?3 AND raw IS NULL ORDER BY nonce",
         values![account, chain_id, from],
+    )?;
+    let unsent = db.query(
+        "SELECT DISTINCT t.nonce FROM transactions t
+         WHERE t.address = ?1 AND t.chain_id = ?2 AND t.nonce >= ?3 AND t.raw IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM transactions o WHERE o.address = t.address AND o.chain_id = t.chain_id
+                                                              AND o.nonce = t.nonce AND o.send <> 0)
+         ORDER BY t.nonce LIMIT ?4",
+        values![account, chain_id, from, MAX_TOLD as u64],
     )?;
     let signed = db.first(
         "SELECT max(nonce) FROM transactions WHERE address = ?1 AND chain_id = ?2 AND raw IS NOT NULL",
@@ -261,8 +337,9 @@ pub(super) fn state(db: &mut dyn Sql, address: Address, chain_id: u64, from: u64
     )?;
     Ok(Nonces {
         next: known(db, address, chain_id)?,
-        gaps: gaps.into_iter().flatten().take(MAX_GAPS).collect(),
+        gaps: gaps.into_iter().flatten().take(MAX_TOLD).collect(),
         unsigned: unsigned.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
+        unsent: unsent.iter().map(|row| row.unsigned(0)).collect::<Result<_, _>>()?,
         signed: signed.map(|row| row.maybe_int(0)).transpose()?.flatten().map(i64::cast_unsigned),
     })
 }

@@ -208,7 +208,7 @@ pub fn judge_again(
     now: SystemTime,
 ) -> Result<Allowed, Denied> {
     let approval = judge(policy, tx, now)?.approval;
-    let given = |approval: &Approval| bounds_fees(policy) && !approval.from.is_disjoint(approved_by);
+    let given = |approval: &Approval| bounds_fees(policy, tx) && !approval.from.is_disjoint(approved_by);
     Ok(Allowed { spends: Vec::new(), approval: approval.filter(|approval| !given(approval)) })
 }
 
@@ -263,9 +263,10 @@ fn judge_fees(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
     }
 }
 
-/// Whether fees may come to so much, and no more, without anybody being asked.
-fn bounds_fees(policy: &Policy) -> bool {
-    policy.max_fee.is_some() || (policy.max_gas.is_some() && policy.max_fee_per_gas.is_some())
+/// Whether the fees of such a transaction may come to so much, and no more, without anybody being asked.
+fn bounds_fees(policy: &Policy, tx: &Transaction) -> bool {
+    let blobs = tx.max_blob_gas_price().is_none() || policy.max_fee_per_blob_gas.is_some();
+    policy.max_fee.is_some() || (policy.max_gas.is_some() && policy.max_fee_per_gas.is_some() && blobs)
 }
 
 /// Fees that a chain's nodes named come to this in all at most, in wei, where no policy says what is too much: 1 ether, as
@@ -278,7 +279,7 @@ const MOST_FILLED: U256 = U256::from_limbs([1_000_000_000_000_000_000, 0, 0, 0])
 /// # Errors
 /// [`Denied`] by `max_fee`, though the policy has none.
 pub fn judge_filled(policy: &Policy, tx: &Transaction) -> Result<(), Denied> {
-    if bounds_fees(policy) || tx.max_fee().is_some_and(|fee| fee <= MOST_FILLED) {
+    if bounds_fees(policy, tx) || tx.max_fee().is_some_and(|fee| fee <= MOST_FILLED) {
         return Ok(());
     }
     let fee = tx.max_fee().map_or_else(|| "beyond 256 bits".to_owned(), |fee| format!("of up to {fee} wei"));

@@ -298,6 +298,24 @@ fn a_replacement_needs_the_approval_of_a_first_request() {
             assert_eq!((given.approval.is_none(), given.spends.len()), (bounded, 0), "{fees}");
         }
     }
+    // What blobs cost is bounded apart.
+    let mut blobs: serde_json::Value = serde_json::from_str(&tx(LISTED, 4, "0x").body()).unwrap();
+    for (name, value) in
+        [("type", "3"), ("maxFeePerGas", "9"), ("maxPriorityFeePerGas", "9"), ("maxFeePerBlobGas", "9")]
+    {
+        blobs[name] = value.into();
+    }
+    blobs["blobVersionedHashes"] = serde_json::json!([format!("0x01{}", "22".repeat(31))]);
+    let blobs = Transaction::from_body(&blobs.to_string()).unwrap();
+    for (more, bounded) in [("", false), ("\nmax_fee_per_blob_gas = \"1 gwei\"", true)] {
+        let given = again(&format!("{}{more}", bounds[1]), &blobs, &["security"]);
+        assert_eq!(given.approval.is_none(), bounded, "{more:?}");
+        // By what a node says of them, at 131072 gas a blob: above 1 ether.
+        let mut dear: serde_json::Value = serde_json::from_str(&blobs.body()).unwrap();
+        dear["maxFeePerBlobGas"] = "10000000000000".into();
+        let dear = Transaction::from_body(&dear.to_string()).unwrap();
+        assert_eq!(judge_filled(&policy(&format!("{}{more}", bounds[1])), &dear).is_ok(), bounded, "{more:?}");
+    }
     // All else is judged as it is of a first request.
     let by = BTreeSet::from(["security".to_owned()]);
     let rule = |fees: &str, tx: &Transaction| judge_again(&policy(fees), tx, &by, NOW).unwrap_err().rule;

@@ -181,6 +181,18 @@ impl Transaction {
         each!(&self.kind, tx => tx.gas_limit)
     }
 
+    /// The least gas with which a chain's rules let it into a block, and without which it is never mined: 21000, 4 for each
+    /// zero byte of data and 16 for each other (EIP-2028), 2400 for each address of the access list and 1900 for each slot
+    /// (EIP-2930). What else there is on some chains, or since later (EIP-3860, EIP-7623, EIP-7702), is left to their nodes.
+    #[must_use]
+    pub fn least_gas(&self) -> u64 {
+        let zeros = self.data().iter().filter(|byte| **byte == 0).count();
+        let (addresses, slots) =
+            each!(&self.kind, tx => tx.access_list()).map_or((0, 0), |list| (list.0.len(), list.storage_keys_count()));
+        let more = [(4, zeros), (16, self.data().len() - zeros), (2400, addresses), (1900, slots)];
+        more.into_iter().fold(21_000, |gas, (each, count)| gas + each * count as u64)
+    }
+
     /// Most that is paid for one gas, in wei: `gasPrice` or `maxFeePerGas`.
     #[must_use]
     pub fn max_gas_price(&self) -> u128 {

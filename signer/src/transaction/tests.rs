@@ -56,6 +56,24 @@ fn the_example_of_eip_155() {
     assert_eq!(hex::encode(signed.hash), "33469b22e9f636356c4160a87eb19df52b7412e8eac32a4a55ffe88ea8350788");
 }
 
+#[test]
+fn so_much_gas_is_taken_by_anything() {
+    let least = |fields: Value| {
+        let mut tx = eip1559();
+        tx.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        parse(&tx).unwrap().least_gas()
+    };
+    let slot = format!("0x{}", "00".repeat(32));
+    let one = json!({ "address": "0x3535353535353535353535353535353535353535", "storageKeys": [slot, slot] });
+    assert_eq!(least(json!({})), 21_000);
+    assert_eq!(least(json!({ "data": "0x00ff01" })), 21_000 + 4 + 16 + 16);
+    assert_eq!(
+        least(json!({ "accessList": [one, { "address": one["address"], "storageKeys": [] }] })),
+        21_000 + 4800 + 3800
+    );
+    assert_eq!(parse(&legacy()).unwrap().least_gas(), 21_000);
+}
+
 /// What eth-account 0.14 makes of the same transactions.
 #[test]
 fn the_same_as_eth_account() {

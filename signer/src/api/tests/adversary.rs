@@ -232,3 +232,48 @@ async fn what_nodes_ask_for_gas_is_not_paid_whatever_it_is() {
         signer.stop().await;
     }
 }
+
+#[tokio::test]
+async fn what_no_block_would_have_takes_no_nonce() {
+    let (signer, node) = with("").await;
+    let asks = async |gas: Option<&str>, data: &str, name: &str| {
+        let mut tx = unpriced("0x1");
+        tx["data"] = json!(data);
+        if let Some(gas) = gas {
+            tx["gas"] = json!(gas);
+        }
+        signer.asks("base", "eth_signTransaction", name, &tx).await
+    };
+    // By the caller, or by a node.
+    node.says("eth_estimateGas", json!("0x1"));
+    for (gas, data, least) in
+        [(Some("0x5207"), "0x", "21000"), (Some("0x5217"), "0x01", "21016"), (None, "0x", "21000")]
+    {
+        let refused = asks(gas, data, "a").await;
+        assert_eq!(refused["error"]["data"]["field"], "gas", "{refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains(least), "{refused}");
+    }
+    // Without `rpc`, too.
+    let mut tx = complete("0x1");
+    tx["gas"] = json!("0x5207");
+    let refused = signer.asks("polygon", "eth_signTransaction", "a", &tx).await;
+    assert_eq!(refused["error"]["data"]["field"], "gas", "{refused}");
+    let signed = asks(Some("0x5218"), "0x01", "a").await;
+    assert_eq!(signed["result"]["tx"]["nonce"], "0x0", "{signed}");
+    signer.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_signed_and_not_sent_is_shown() {
+    let (signer, node) = with("").await;
+    signer.asks("base", "eth_signTransaction", "a", &unpriced("0x1")).await;
+    signer.asks("base", "eth_sendTransaction", "b", &unpriced("0x1")).await;
+    let nonces = signer.get("/v1/keys/hot/nonces/base").await.body;
+    assert_eq!((&nonces["unsent"], &nonces["next"]), (&json!([0]), &json!(2)), "{nonces}");
+    let metrics = signer.get("/metrics").await;
+    let line = "keygate_signer_nonces_unsent{chain=\"base\",key=\"hot\"} 1";
+    assert!(metrics.body.as_str().unwrap_or_default().contains(line), "{metrics:?}");
+    node.says("eth_getTransactionCount", json!("0x1"));
+    assert_eq!(signer.get("/v1/keys/hot/nonces/base").await.body["unsent"], json!([]));
+    signer.stop().await;
+}

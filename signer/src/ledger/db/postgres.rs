@@ -174,6 +174,8 @@ fn version(transaction: &mut Transaction<'_>) -> Result<Option<usize>, LedgerErr
 fn migrate(client: &mut Client) -> Result<(), LedgerError> {
     let mut transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])?;
+    // Until it is committed: a ledger with many transactions takes its time.
+    transaction.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")?;
     let found = version(&mut transaction)?;
     if found.is_none() {
         transaction.batch_execute("CREATE TABLE keygate_ledger (version BIGINT NOT NULL)")?;

@@ -17,9 +17,13 @@ const FREE: &str = "DROP TRIGGER signed_for_ever ON transactions;
         PRIMARY KEY (address, chain_id, last)
     );
     DELETE FROM nonces;
-    INSERT INTO nonces (address, chain_id, next)
-        SELECT address, chain_id, max(nonce) + 1 FROM transactions
-        WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1::bigint << 62 GROUP BY address, chain_id;
+    ALTER TABLE nonces ADD COLUMN used BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE nonces ADD COLUMN doubted_at BIGINT;
+    INSERT INTO nonces (address, chain_id, next, used)
+        SELECT t.address, t.chain_id, max(t.nonce) + 1,
+               coalesce(max(CASE WHEN s.state IN ('confirmed', 'replaced') THEN t.nonce + 1 END), 0)
+        FROM transactions t LEFT JOIN sends s ON s.request = t.id
+        WHERE t.address IS NOT NULL AND t.nonce >= 0 AND t.nonce < 1::bigint << 62 GROUP BY t.address, t.chain_id;
     INSERT INTO gaps (address, chain_id, first, last)
         SELECT address, chain_id, before + 1, nonce - 1 FROM
             (SELECT address, chain_id, nonce,

@@ -191,7 +191,8 @@ const REQUESTS: &str = "DROP INDEX spending;
         BEGIN SELECT RAISE(ABORT, 'what was signed does not change'); END;";
 
 /// `gaps` are ranges of nonces below `next`, their first and last one, that no transaction has: what lies below the highest
-/// that one has, whoever chose it. 2^62 and those above are not kept account of.
+/// that one has, whoever chose it. 2^62 and those above are not kept account of. Those below `used` are not
+/// chosen: one is final. `doubted_at`, in milliseconds since 1970, is when a node began to count fewer.
 ///
 /// What is held expires at `expires_at`, in milliseconds since 1970, if nobody decides about it. What was held before there
 /// was such a time has a day. `replaces` is the nonce of what it is to replace; `replaced_by` the hash of what took a
@@ -211,9 +212,13 @@ const FREE: &str = "DROP TRIGGER signed_for_ever;
         PRIMARY KEY (address, chain_id, last)
     ) STRICT;
     DELETE FROM nonces;
-    INSERT INTO nonces (address, chain_id, next)
-        SELECT address, chain_id, max(nonce) + 1 FROM transactions
-        WHERE address IS NOT NULL AND nonce >= 0 AND nonce < 1 << 62 GROUP BY address, chain_id;
+    ALTER TABLE nonces ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE nonces ADD COLUMN doubted_at INTEGER;
+    INSERT INTO nonces (address, chain_id, next, used)
+        SELECT t.address, t.chain_id, max(t.nonce) + 1,
+               coalesce(max(CASE WHEN s.state IN ('confirmed', 'replaced') THEN t.nonce + 1 END), 0)
+        FROM transactions t LEFT JOIN sends s ON s.request = t.id
+        WHERE t.address IS NOT NULL AND t.nonce >= 0 AND t.nonce < 1 << 62 GROUP BY t.address, t.chain_id;
     INSERT INTO gaps (address, chain_id, first, last)
         SELECT address, chain_id, before + 1, nonce - 1 FROM
             (SELECT address, chain_id, nonce,

@@ -42,13 +42,24 @@ async fn each_request_has_the_next_and_what_is_given_back_comes_first() {
         open.ledger.release(reservations[i], at(NOW)).await.unwrap();
     }
     open.ledger.store(reservations[0], signed(1), at(NOW)).await.unwrap();
+    let given = Request { nonce: Nonce::Given(11), send: true, ..managed("sent", 0) };
+    let given = chosen(&open.ledger, given).await;
+    open.ledger.store(given.reservation, signed(2), at(NOW)).await.unwrap();
     let nonces = open.ledger.nonces(HOT, 137, 7).await.unwrap();
-    assert_eq!(nonces, Nonces { next: Some(11), gaps: vec![8, 9], unsigned: vec![10], signed: Some(7) });
+    assert_eq!(
+        nonces,
+        Nonces { next: Some(12), gaps: vec![8, 9], unsigned: vec![10], unsent: vec![7], signed: Some(11) }
+    );
+    // It is mined, or another takes its place that is sent.
+    assert_eq!(open.ledger.nonces(HOT, 137, 8).await.unwrap().unsent, Vec::<u64>::new());
+    let instead = Request { nonce: Nonce::Replacing(7), send: true, ..managed("instead", 0) };
+    chosen(&open.ledger, instead).await;
+    assert_eq!(open.ledger.nonces(HOT, 137, 7).await.unwrap().unsent, Vec::<u64>::new());
     open.close();
     let open = Open::at(&path);
     // The same request has its own nonce still.
     assert!(matches!(open.ledger.begin(managed("d", 7)).await, Ok(Begun::Pending(Reserved { nonce: 10, .. }))));
-    for (name, nonce) in [("e", 8), ("f", 9), ("g", 11)] {
+    for (name, nonce) in [("e", 8), ("f", 9), ("g", 12)] {
         assert_eq!(chosen(&open.ledger, managed(name, 7)).await.nonce, nonce, "{name}");
     }
     // Another chain or address has its own; and the chain knows of some that were not made here.
@@ -181,6 +192,24 @@ async fn what_has_a_nonce_is_replaced_as_the_policy_says(place: Place) {
     open.close();
 }
 
+/// Without limits of a policy's there is one: who comes last is compared with all.
+async fn a_hundred_have_one_nonce_and_no_more(place: Place) {
+    let open = place.open();
+    let again = |name: &str, nonce: fn(u64) -> Nonce| Request { nonce: nonce(0), ..managed(name, 0) };
+    for i in 0..100 {
+        chosen(&open.ledger, again(&i.to_string(), Nonce::Given)).await;
+    }
+    let full = |denied: &Denied| denied.rule == "replacements" && denied.detail.starts_with("100 ");
+    for nonce in [Nonce::Given, Nonce::Replacing] {
+        let begun = open.ledger.begin(again("more", nonce)).await.unwrap();
+        assert!(matches!(&begun, Begun::Denied(denied) if full(denied)), "{begun:?}");
+    }
+    assert!(full(&open.ledger.with_nonce(HOT, 137, 0).await.unwrap().unwrap_err()));
+    // What is there is found again.
+    pending(open.ledger.begin(again("7", Nonce::Given)).await);
+    open.close();
+}
+
 #[tokio::test]
 async fn only_what_is_there_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
@@ -218,24 +247,55 @@ async fn a_count_that_was_too_high_jams_nothing(place: Place) {
     open.close();
 }
 
-/// What somebody else's transactions had before one that is final is gone, whatever a node that is behind counts.
+/// What somebody else's transactions had before one that is final is gone: a node that is behind is waited for.
 async fn a_count_that_is_too_low_chooses_nothing_that_is_used(place: Place) {
     let open = place.open();
     let first = chosen(&open.ledger, Request { send: true, ..managed("a", 50) }).await;
     let beside = chosen(&open.ledger, managed("b", 60)).await;
-    open.ledger.store(first.reservation, signed(1), at(NOW)).await.unwrap();
     // It is not in a block yet: the chain may be right that nobody has these.
     assert_eq!(chosen(&open.ledger, managed("c", 48)).await.nonce, 48);
-    let end = Progress { state: State::Confirmed, ..Progress::default() };
-    open.ledger.update(first.reservation, Progress::default(), end, at(NOW)).await.unwrap();
-    for (name, nonce) in [("d", 51), ("e", 52)] {
-        assert_eq!(chosen(&open.ledger, managed(name, 3)).await.nonce, nonce);
+    confirmed(&open.ledger, first.reservation).await;
+    let late = |name, minutes: u64| Request { now: at(NOW + minutes * 60), ..managed(name, 3) };
+    for (name, minutes, nonce) in [("d", 0, 51), ("e", 9, 52)] {
+        assert_eq!(chosen(&open.ledger, late(name, minutes)).await.nonce, nonce);
     }
     open.ledger.release(beside.reservation, at(NOW)).await.unwrap();
     assert_eq!(open.ledger.nonces(HOT, 137, 0).await.unwrap().gaps, (53..=60).collect::<Vec<_>>());
+    // It has caught up, and is behind anew.
+    for (name, minutes, count, nonce) in [("f", 9, 51, 53), ("g", 11, 3, 54), ("h", 20, 3, 55)] {
+        let request = Request { nonce: Nonce::Managed { at_least: count }, ..late(name, minutes) };
+        assert_eq!(chosen(&open.ledger, request).await.nonce, nonce, "{name}");
+    }
     // Another address is another's.
-    assert_eq!(chosen(&open.ledger, as_key("cold", COLD, managed("f", 3))).await.nonce, 3);
+    assert_eq!(chosen(&open.ledger, as_key("cold", COLD, managed("i", 3))).await.nonce, 3);
     open.close();
+}
+
+/// That a nonce is used, a node may lie of, too: with nodes that are right, the address goes on soon after.
+async fn a_receipt_that_was_forged_jams_nothing_for_long(place: Place) {
+    let open = place.open();
+    let far = chosen(&open.ledger, Request { send: true, ..managed("far", 1_000_000) }).await;
+    confirmed(&open.ledger, far.reservation).await;
+    let right = |name, seconds| Request { now: at(NOW + seconds), ..managed(name, 100) };
+    assert_eq!(chosen(&open.ledger, right("a", 0)).await.nonce, 1_000_001);
+    open.close();
+    let open = place.open();
+    // What is final below meanwhile, as is true, makes it no truer.
+    let given = Request { nonce: Nonce::Given(100), send: true, ..managed("own", 0) };
+    let own = chosen(&open.ledger, given).await;
+    confirmed(&open.ledger, own.reservation).await;
+    assert_eq!(chosen(&open.ledger, right("b", 599)).await.nonce, 1_000_002);
+    for (name, nonce) in [("c", 101), ("d", 102)] {
+        assert_eq!(chosen(&open.ledger, right(name, 600)).await.nonce, nonce);
+    }
+    assert_eq!(open.ledger.nonces(HOT, 137, 100).await.unwrap().gaps[0], 103);
+    open.close();
+}
+
+async fn confirmed(ledger: &Ledger, reservation: Reservation) {
+    ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
+    let end = Progress { state: State::Confirmed, ..Progress::default() };
+    ledger.update(reservation, Progress::default(), end, at(NOW)).await.unwrap();
 }
 
 on_both!(
@@ -243,6 +303,8 @@ on_both!(
     what_has_a_nonce_is_replaced_as_the_policy_says,
     a_count_that_was_too_high_jams_nothing,
     a_count_that_is_too_low_chooses_nothing_that_is_used,
+    a_receipt_that_was_forged_jams_nothing_for_long,
+    a_hundred_have_one_nonce_and_no_more,
 );
 
 proptest! {

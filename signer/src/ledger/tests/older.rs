@@ -200,6 +200,19 @@ async fn the_version_before_goes_on(place: Place) {
             .unwrap();
     }
     place.hand(&format!("INSERT INTO nonces (address, chain_id, next) VALUES ({hot}, 137, 6)")).unwrap();
+    // Somebody else's had those before the first of another key's, which is in a block for good.
+    let cold = bytes(0x22, 20);
+    for (nonce, state) in [(50, "confirmed"), (60, "sent")] {
+        place
+            .hand(&format!(
+                "INSERT INTO transactions (caller, key, address, idempotency_key, digest, chain_id, nonce, managed, send,
+                                           body, policy, value, created_at) VALUES
+                 ('payments', 'cold', {cold}, 'sent {nonce}', {digest}, 137, {nonce}, 1, 1, '{{}}', 'payouts', {value}, 1)"
+            ))
+            .unwrap();
+        let of = format!("SELECT id, '{state}' FROM transactions WHERE idempotency_key = 'sent {nonce}'");
+        place.hand(&format!("INSERT INTO sends (request, state) {of}")).unwrap();
+    }
     place.hand(&format!("INSERT INTO gaps (address, chain_id, nonce) VALUES ({hot}, 137, 1)")).unwrap();
     let columns = "caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at";
     place
@@ -215,6 +228,8 @@ async fn the_version_before_goes_on(place: Place) {
         let new = Request { nonce: Nonce::Managed { at_least: 0 }, ..request(&i.to_string(), 0) };
         assert_eq!(fresh_nonce(&open.ledger, new).await, expected);
     }
+    let next = Request { nonce: Nonce::Managed { at_least: 3 }, ..as_key("cold", COLD, request("next", 0)) };
+    assert_eq!(fresh_nonce(&open.ledger, next).await, 51);
     pending(open.ledger.begin(request("old 2", 0)).await);
     open.close();
 }
@@ -227,6 +242,23 @@ async fn fresh_nonce(ledger: &Ledger, request: Request) -> u64 {
 }
 
 on_both!(the_version_before_goes_on);
+
+/// It may take as long as it takes, and nothing else may.
+#[tokio::test]
+async fn a_migration_has_no_time_limit() {
+    let place = super::place::Kind::Postgres.place();
+    place.before();
+    place
+        .hand(
+            "CREATE FUNCTION in_time() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF current_setting('statement_timeout') <> '0'
+                    OR current_setting('idle_in_transaction_session_timeout') <> '0'
+                 THEN RAISE 'there is a limit'; END IF; END $$;
+             CREATE EVENT TRIGGER in_time ON ddl_command_end EXECUTE FUNCTION in_time();",
+        )
+        .unwrap();
+    place.open().close();
+}
 
 #[test]
 fn what_is_no_ledger_is_left_alone() {
