@@ -113,6 +113,9 @@ async fn say(
             Ok(json_body(&shown(&held, now)))
         }
         Decided::Already(_) => Err(Problem::decided("it was decided otherwise before")),
+        Decided::UnderWay => Err(Problem::decided(
+            "it is signed, or has a nonce and may be at any moment: ask for the transaction under its idempotency key",
+        )),
         Decided::Expired(_) => Err(Problem::expired()),
         Decided::Own => Err(Problem::not_approver("who asks for something does not approve it")),
         Decided::Other => Err(Problem::decided("what is held has another digest")),
@@ -151,7 +154,7 @@ fn unknown() -> Problem {
 fn shown(held: &Held, now: SystemTime) -> Value {
     let standing = held.standing(now);
     let state = match standing {
-        Standing::Held | Standing::Expired => standing.name(),
+        Standing::Held | Standing::Expired | Standing::Signed => standing.name(),
         Standing::Approved | Standing::Rejected | Standing::Withdrawn => "decided",
     };
     let decision = held.decision.as_ref();

@@ -185,7 +185,7 @@ pub(super) fn held_back(held: &Held) -> Response {
     let standing = held.standing(SystemTime::now());
     let status = match standing {
         Standing::Held | Standing::Approved => StatusCode::ACCEPTED,
-        Standing::Rejected | Standing::Withdrawn | Standing::Expired => StatusCode::OK,
+        Standing::Rejected | Standing::Withdrawn | Standing::Expired | Standing::Signed => StatusCode::OK,
     };
     let body = json!({
         "state": standing.name(), "approval": held.approval, "rule": held.rule,

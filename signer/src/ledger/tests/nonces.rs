@@ -238,11 +238,40 @@ async fn a_count_that_is_too_low_chooses_nothing_that_is_used(place: Place) {
     open.close();
 }
 
+/// What is left unsigned for long does not keep its nonce from who fills it; and is not given out, should it be signed.
+async fn what_is_left_unsigned_for_long_is_filled(place: Place) {
+    let open = place.open();
+    let ledger = &open.ledger;
+    let filling = |name, after| {
+        let (nonce, now) = (Nonce::Gap { nonce: 7, at_least: 7 }, at(NOW) + Duration::from_secs(after));
+        Request { nonce, now, ..managed(name, 0) }
+    };
+    let left = chosen(ledger, Request { allowed: spending(U256::from(6), Some(10)), ..managed("a", 7) }).await;
+    let again = Request { nonce: Nonce::Replacing(7), body: body(6, 200), ..managed("again", 0) };
+    let later = chosen(ledger, Request { now: at(NOW + 1), ..again }).await;
+    let denied = |begun| matches!(begun, Ok(Begun::Denied(Denied { rule: "nonce", .. })));
+    assert!(denied(ledger.begin(filling("b", 120)).await), "one of both may be about to be signed");
+    assert_eq!(chosen(ledger, filling("b", 121)).await.nonce, 7);
+    for reservation in [left.reservation, later.reservation] {
+        assert_eq!(ledger.store(reservation, signed(1), at(NOW + 122)).await, Err(LedgerError::NotReserved));
+    }
+    assert_eq!(ledger.nonces(HOT, 137, 7).await.unwrap().gaps, Vec::<u64>::new());
+    let retried = Request { allowed: spending(U256::from(6), Some(10)), ..managed("a", 7) };
+    assert_eq!(chosen(ledger, retried).await.nonce, 8, "what it counted is taken back");
+    // What is signed stays, however old.
+    let third = chosen(ledger, managed("c", 7)).await;
+    ledger.store(third.reservation, signed(2), at(NOW)).await.unwrap();
+    let nonce = Nonce::Gap { nonce: third.nonce, at_least: 7 };
+    assert!(denied(ledger.begin(Request { nonce, ..filling("d", 999) }).await));
+    open.close();
+}
+
 on_both!(
     what_a_caller_gave_is_no_gap_for_another,
     what_has_a_nonce_is_replaced_as_the_policy_says,
     a_count_that_was_too_high_jams_nothing,
     a_count_that_is_too_low_chooses_nothing_that_is_used,
+    what_is_left_unsigned_for_long_is_filled
 );
 
 proptest! {

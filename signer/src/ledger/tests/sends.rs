@@ -145,7 +145,8 @@ async fn what_needs_no_approval_any_more_is_signed_unless_it_was_rejected() {
     open.ledger.decide(waiting[0].approval, [1; 32], "security".into(), false, at(NOW)).await.unwrap();
     let free = |name| Request { allowed: Allowed::default(), ..large(name, "{}") };
     assert!(matches!(open.ledger.begin(free("a")).await, Ok(Begun::Denied(_))));
-    fresh(&open.ledger, free("b")).await;
+    let reservation = fresh(&open.ledger, free("b")).await;
+    open.ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
     assert_eq!(open.ledger.undecided(at(NOW)).await, Ok(Vec::new()));
     open.close();
 }
