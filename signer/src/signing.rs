@@ -10,8 +10,8 @@ use std::time::{Instant, SystemTime};
 
 use alloy_primitives::{Address, B256, keccak256};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::api::callers::Callers;
 use crate::chain::node::Moment;
 use crate::failpoint::failpoint;
 use crate::in_flight::InFlight;
@@ -21,6 +21,7 @@ use crate::ledger::{
     self, Begun, Exposed, Exposure, Ledger, LedgerError, Nonce, Record, Request, RequestId, Reservation, Reserved,
     Signed, Unfinished,
 };
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::policy::{self, Allowed, Denied, Policy, Rates};
 use crate::refused::{Refused, Sum};
@@ -158,7 +159,9 @@ impl Signing {
             digest,
             chain_id,
             nonce,
-            replacements: policy.replacements,
+            // A cancellation sends nothing: where it is held to less than what it takes now, what is stuck stays so.
+            replacements: policy.replacements.filter(|_| purpose != Purpose::Nothing),
+            finishing: counted,
             value: tx.value(),
             body: tx.body(),
             send,
@@ -352,8 +355,18 @@ impl Signing {
 
     /// Signs what was reserved before this moment, and not signed: under the same names, with the same nonces, as far as
     /// its caller may have it signed still.
-    pub(crate) async fn finish(&self, reserved_before: SystemTime, callers: &Callers) -> Result<(), LedgerError> {
+    pub(crate) async fn finish(
+        &self,
+        reserved_before: SystemTime,
+        live: &Live,
+        stop: &CancellationToken,
+    ) -> Result<(), LedgerError> {
         for Unfinished { id, digest, reserved } in self.ledger.unfinished(reserved_before).await? {
+            if stop.is_cancelled() {
+                break;
+            }
+            // Each takes as long as its key: meanwhile a reload may have removed its caller.
+            let now = live.snapshot();
             let RequestId { caller, key, address, idempotency_key } = id.clone();
             let left = |why: &dyn std::fmt::Display| {
                 tracing::warn!(caller, key, idempotency_key, %why, "what was reserved is not signed");
@@ -362,7 +375,7 @@ impl Signing {
                 left(&"its key is not in the file any more");
                 continue;
             };
-            let Some(caller) = callers.named(&caller).filter(|caller| caller.may_use(key.name())) else {
+            let Some(caller) = now.callers.named(&caller).filter(|caller| caller.may_use(key.name())) else {
                 left(&"its caller is not in the file any more, or may not use the key");
                 continue;
             };

@@ -37,6 +37,8 @@ pub struct Request {
     pub nonce: Nonce,
     /// What the policy says of replacing, should a transaction have this nonce.
     pub replacements: Option<Replacements>,
+    /// Whether nobody asks for it now: what was reserved and not signed is tried again, and again.
+    pub finishing: bool,
     /// Wei that the transaction sends.
     pub value: U256,
     /// The transaction as JSON, without its nonce: what is signed, should this process not live to sign it.

@@ -166,17 +166,17 @@ async fn what_has_a_nonce_is_replaced_as_the_policy_says(place: Place) {
         let second = begin(payment("b", again(0), 6, 120)).await.unwrap();
         assert_eq!(second.nonce, 0);
         assert_eq!(begin(payment("c", again(0), 6, 144)).await.unwrap().nonce, 0);
-        assert!(begin(payment("d", again(0), 6, 144)).await.unwrap_err().contains("2 times"));
+        assert!(begin(payment("d", again(0), 6, 172)).await.unwrap_err().contains("2 times"));
         assert_eq!(begin(payment("e", managed, 6, 100)).await.unwrap().nonce, 1);
 
         // What is final is not replaced.
         let sent = Request { send: true, ..payment("f", managed, 6, 100) };
         let sent = begin(sent).await.unwrap();
         open.ledger.store(sent.reservation, signed(1), at(NOW)).await.unwrap();
-        begin(payment("g", again(2), 6, 100)).await.unwrap();
+        begin(payment("g", again(2), 6, 120)).await.unwrap();
         let confirmed = Progress { state: State::Confirmed, ..Progress::default() };
         open.ledger.update(sent.reservation, Progress::default(), confirmed, at(NOW)).await.unwrap();
-        assert!(begin(payment("h", again(2), 6, 100)).await.unwrap_err().contains("final"));
+        assert!(begin(payment("h", again(2), 6, 144)).await.unwrap_err().contains("final"));
     }
     open.close();
 }

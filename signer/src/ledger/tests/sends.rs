@@ -48,7 +48,7 @@ async fn what_took_its_place_is_kept(place: Place) {
     let mut reservations = Vec::new();
     for (name, byte) in both {
         let nonce = if name == "a" { Nonce::Given(7) } else { Nonce::Replacing(7) };
-        let body = r#"{"chainId":137,"type":0,"to":null,"data":"0x00","gas":60000,"gasPrice":1}"#.into();
+        let body = format!(r#"{{"chainId":137,"type":0,"to":null,"data":"0x00","gas":60000,"gasPrice":{byte}}}"#);
         let reservation = fresh(&open.ledger, Request { nonce, body, ..to_send(name, 0) }).await;
         open.ledger.store(reservation, signed(byte), at(NOW)).await.unwrap();
         reservations.push(reservation);
