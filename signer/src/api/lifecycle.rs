@@ -55,7 +55,7 @@ pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, re
     let found = async {
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
-        let key = key_of(&api.signing, &caller, key)?;
+        let key = key_of(&api.signing, &caller, key).await?;
         let chains = api.signing.post.chains();
         let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(Refusal::from) };
@@ -78,7 +78,7 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let (parts, body) = request.into_parts();
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
-        let key = key_of(&api.signing, &caller, key)?;
+        let key = key_of(&api.signing, &caller, key).await?;
         let chains = api.signing.post.chains();
         let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let name = idempotency_key(&parts.headers)?;
@@ -118,7 +118,7 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         let (parts, body) = request.into_parts();
         let caller = authenticate(&api.live, &parts)?;
         let (key, original) = key_and(path);
-        let key = key_of(&api.signing, &caller, key)?;
+        let key = key_of(&api.signing, &caller, key).await?;
         let name = idempotency_key(&parts.headers)?;
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
