@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use alloy_primitives::{Address, B256, keccak256};
-use serde_json::json;
+use serde_json::{Value as Json, json};
+use tokio_util::sync::CancellationToken;
 
-use crate::api::callers::Callers;
 use crate::chain::node::Moment;
 use crate::failpoint::failpoint;
 use crate::in_flight::InFlight;
@@ -21,6 +21,7 @@ use crate::ledger::{
     self, Begun, Exposed, Exposure, Ledger, LedgerError, Nonce, Record, Request, RequestId, Reservation, Reserved,
     Signed, Unfinished,
 };
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::policy::{self, Allowed, Denied, Policy, Rates};
 use crate::refused::{Refused, Sum};
@@ -72,18 +73,17 @@ impl Signing {
     /// What is known of a request before it is filled.
     pub(crate) async fn before(&self, id: &RequestId, digest: [u8; 32]) -> Result<Before, Refusal> {
         match self.timed("lookup", self.ledger.lookup_or_held(id.clone())).await? {
-            (Some(record), _) if record.digest != digest => Err(Refusal::Conflict),
+            (Some(record), _) if record.digest != digest => {
+                let RequestId { caller, key, address, idempotency_key } = id;
+                let detail =
+                    json!({ "key": key, "address": address.to_checksum(None), "idempotencyKey": idempotency_key });
+                self.tell_refusal(caller, Refusal::Conflict.outcome(), detail).await;
+                Err(Refusal::Conflict)
+            }
             (record, held) => {
                 let shown = held.filter(|held| held.digest == digest).map(|held| held.body);
                 Ok(Before { record, shown })
             }
-        }
-    }
-
-    async fn record(&self, id: &RequestId, digest: [u8; 32]) -> Result<Option<Record>, Refusal> {
-        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
-            Some(known) if known.digest != digest => Err(Refusal::Conflict),
-            known => Ok(known),
         }
     }
 
@@ -115,7 +115,10 @@ impl Signing {
             nonce,
             replayed,
         };
-        match self.record(&id, digest).await? {
+        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
+            Some(known) if known.digest != digest => {
+                return Err(self.refuse(key, &id, &tx, Refusal::Conflict, !counted).await);
+            }
             Some(Record { reservation, signed: Some(signed), nonce, .. }) => {
                 return Ok(answer(reservation, signed, nonce, true));
             }
@@ -161,7 +164,9 @@ impl Signing {
             digest,
             chain_id,
             nonce,
-            replacements: policy.replacements,
+            // A cancellation sends nothing: where it is held to less than what it takes now, what is stuck stays so.
+            replacements: policy.replacements.filter(|_| purpose != Purpose::Nothing),
+            finishing: counted,
             value: tx.value(),
             body: tx.body(),
             send,
@@ -355,8 +360,18 @@ impl Signing {
 
     /// Signs what was reserved before this moment, and not signed: under the same names, with the same nonces, as far as
     /// its caller may have it signed still.
-    pub(crate) async fn finish(&self, reserved_before: SystemTime, callers: &Callers) -> Result<(), LedgerError> {
+    pub(crate) async fn finish(
+        &self,
+        reserved_before: SystemTime,
+        live: &Live,
+        stop: &CancellationToken,
+    ) -> Result<(), LedgerError> {
         for Unfinished { id, digest, reserved } in self.ledger.unfinished(reserved_before).await? {
+            if stop.is_cancelled() {
+                break;
+            }
+            // Each takes as long as its key: meanwhile a reload may have removed its caller.
+            let now = live.snapshot();
             let RequestId { caller, key, address, idempotency_key } = id.clone();
             let left = |why: &dyn std::fmt::Display| {
                 tracing::warn!(caller, key, idempotency_key, %why, "what was reserved is not signed");
@@ -365,7 +380,7 @@ impl Signing {
                 left(&"its key is not in the file any more");
                 continue;
             };
-            let Some(caller) = callers.named(&caller).filter(|caller| caller.may_use(key.name())) else {
+            let Some(caller) = now.callers.named(&caller).filter(|caller| caller.may_use(key.name())) else {
                 left(&"its caller is not in the file any more, or may not use the key");
                 continue;
             };
@@ -435,37 +450,44 @@ impl Signing {
 
     /// What is refused: counted, and told to the audit trail, by itself or in a sum. It stands, whether that succeeds or
     /// not.
-    async fn refused(
-        &self,
-        key: &Key,
-        caller: &str,
-        refusal: Refusal,
-        detail: impl FnOnce() -> serde_json::Value,
-    ) -> Refusal {
+    async fn refused(&self, key: &Key, caller: &str, refusal: Refusal, detail: impl FnOnce() -> Json) -> Refusal {
         self.verdict(&refusal);
-        let (what, now) = (refusal.outcome(), SystemTime::now());
         let denied = refusal.denied();
-        let rule = denied.map_or(what, |denied| denied.rule);
+        let rule = denied.map_or(refusal.outcome(), |denied| denied.rule);
+        let full = || {
+            let mut detail = detail();
+            detail["key"] = key.name().into();
+            detail["address"] = key.address().to_checksum(None).into();
+            if let Some(Denied { rule, detail: why }) = denied {
+                detail["rule"] = (*rule).into();
+                detail["why"] = beginning(why, MOST_WHY).into();
+            }
+            if let Refusal::Held(held) = &refusal {
+                detail["approval"] = held.approval.into();
+            }
+            detail
+        };
+        self.tell(caller, refusal.outcome(), rule, full).await;
+        refusal
+    }
+
+    /// Tells the audit trail of what a caller is refused before it is a request.
+    pub(crate) async fn tell_refusal(&self, caller: &str, what: &'static str, detail: Json) {
+        self.tell(caller, what, what, || detail).await;
+    }
+
+    /// By itself, or in a sum by `rule`.
+    async fn tell(&self, caller: &str, what: &'static str, rule: &'static str, detail: impl FnOnce() -> Json) {
+        let now = SystemTime::now();
         if !self.refused.singly(caller, rule, now) {
-            return refusal;
+            return;
         }
         let mut event = Event::new(now, what, detail());
-        let mut tell = |name: &str, value: serde_json::Value| event.detail.insert(name.to_owned(), value);
-        tell("caller", caller.into());
-        tell("key", key.name().into());
-        tell("address", key.address().to_checksum(None).into());
-        if let Some(Denied { rule, detail }) = denied {
-            tell("rule", (*rule).into());
-            tell("why", beginning(detail, MOST_WHY).into());
-        }
-        if let Refusal::Held(held) = &refusal {
-            tell("approval", held.approval.into());
-        }
+        event.detail.insert("caller".to_owned(), caller.into());
         if let Err(error) = self.timed("note", self.ledger.note(event)).await {
             tracing::error!(%error, "a refusal is not in the audit trail yet: it will be in a sum");
             self.refused.add(caller, Sum::of(rule, now));
         }
-        refusal
     }
 
     /// Counts it for the metrics, if a rule has said no.
@@ -482,7 +504,7 @@ impl Signing {
 }
 
 /// So many bytes of a text at most.
-fn beginning(text: &str, most: usize) -> &str {
+pub(crate) fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
 }

@@ -274,7 +274,7 @@ impl Signer {
 async fn finish(api: Arc<Api>, stop: CancellationToken) {
     let mut reserved_before = SystemTime::now();
     loop {
-        if let Err(error) = api.signing.finish(reserved_before, &api.live.snapshot().callers).await {
+        if let Err(error) = api.signing.finish(reserved_before, &api.live, &stop).await {
             tracing::warn!(%error, "what is reserved and not signed could not be looked for");
         }
         tokio::select! {

@@ -213,7 +213,7 @@ fn who_gives_a_nonce_that_a_transaction_has_replaces_it() {
     let denied = rpc(&sender.home, "eth_sendTransaction", &asked);
     assert_eq!(denied["error"]["data"]["rule"], "replacements", "{denied}");
     // As the other way is: it was replaced twice.
-    let denied = sender.replace("a", "d", &json!({ "action": "cancel" }));
+    let denied = sender.replace("a", "d", &json!({ "action": "speed-up" }));
     assert_eq!(assert_problem(&denied, 403, "policy-denied")["rule"], "replacements");
     // What nobody has is replaced by nobody.
     assert_eq!(sender.sent("e", &json!({ "to": nobody(8), "nonce": 1 }))["nonce"], 1);
@@ -239,7 +239,12 @@ fn a_speed_up_takes_its_place() {
     assert_ne!(faster["hash"], first["hash"]);
     // The pool has it instead.
     assert!(anvil.ask("eth_getTransactionByHash", &json!([first["hash"]])).is_null());
-    // And another that the caller prices.
+    // And another that the caller prices; but not below what nodes take in its place.
+    for (fee, tip) in [("1000000000", "1000000000"), ("90000000000", "1000000000")] {
+        let low = json!({ "action": "speed-up", "maxFeePerGas": fee, "maxPriorityFeePerGas": tip });
+        let denied = assert_problem(&sender.replace("b", "low", &low), 403, "policy-denied");
+        assert_eq!(denied["rule"], "replacements", "{denied}");
+    }
     let body = json!({ "action": "speed-up", "maxFeePerGas": "90000000000", "maxPriorityFeePerGas": "9000000000" });
     let fastest = ok(&sender.replace("b", "c", &body));
     let denied = assert_problem(&sender.replace("a", "d", &speed_up), 403, "policy-denied");
@@ -263,10 +268,12 @@ fn a_speed_up_takes_its_place() {
 #[test]
 fn a_cancelled_payment_is_not_made() {
     let anvil = Anvil::with(&["--no-mining"]);
-    let sender = Sender::on(&anvil, "confirmations = 1", &format!("to = [\"{}\"]", nobody(3)));
+    // What limits speed-ups keeps nothing from being cancelled.
+    let policy = format!("to = [\"{}\"]\nreplacements = {{ max = 0, max_fee_bump_percent = 0 }}", nobody(3));
+    let sender = Sender::on(&anvil, "confirmations = 1", &policy);
     let _signer = sender.start();
     let to = nobody(3);
-    sender.sent("a", &json!({ "to": to }));
+    sender.sent("a", &json!({ "to": to, "maxFeePerGas": "2000000000", "maxPriorityFeePerGas": "1" }));
     let cancel = ok(&sender.replace("a", "b", &json!({ "action": "cancel" })));
     anvil.ask("evm_mine", &json!([]));
     sender.becomes("b", "confirmed");

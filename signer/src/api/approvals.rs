@@ -63,7 +63,8 @@ pub(super) async fn decide(
             .map_err(|error| Problem::invalid("invalid-decision", "The decision is not valid", error))?;
         let held = find(&api, &caller, path).await?;
         if approved && !may_decide(&api, &caller, &held) {
-            return Err(Problem::not_approver("the policy does not let this caller approve it"));
+            let problem = Problem::not_approver("the policy does not let this caller approve it");
+            return Err(refused(&api, &caller, held.approval, problem).await);
         }
         say(&api, &request_id, &caller, held.approval, digest, approved).await
     };
@@ -83,7 +84,7 @@ pub(super) async fn withdraw(
         let caller = authenticate(&api.live, &parts)?;
         let held = find(&api, &caller, path).await?;
         if held.id.caller != caller.name {
-            return Err(Problem::not_requester());
+            return Err(refused(&api, &caller, held.approval, Problem::not_requester()).await);
         }
         say(&api, &request_id, &caller, held.approval, held.digest, false).await
     };
@@ -113,11 +114,24 @@ async fn say(
             Ok(json_body(&shown(&held, now)))
         }
         Decided::Already(_) => Err(Problem::decided("it was decided otherwise before")),
+        Decided::UnderWay => Err(Problem::decided(
+            "it is signed, or has a nonce and may be at any moment: ask for the transaction under its idempotency key",
+        )),
         Decided::Expired(_) => Err(Problem::expired()),
-        Decided::Own => Err(Problem::not_approver("who asks for something does not approve it")),
+        Decided::Own => {
+            let problem = Problem::not_approver("who asks for something does not approve it");
+            Err(refused(api, caller, approval, problem).await)
+        }
         Decided::Other => Err(Problem::decided("what is held has another digest")),
         Decided::Unknown => Err(unknown()),
     }
+}
+
+/// Who may not say so is in the log and in the audit trail.
+async fn refused(api: &Api, caller: &Caller, approval: u64, problem: Problem) -> Problem {
+    tracing::warn!(caller = caller.name, approval, outcome = problem.kind, "not decided");
+    api.signing.tell_refusal(&caller.name, problem.kind, json!({ "approval": approval })).await;
+    problem
 }
 
 fn decision(body: &[u8]) -> Result<(bool, [u8; 32]), FieldError> {
@@ -151,7 +165,7 @@ fn unknown() -> Problem {
 fn shown(held: &Held, now: SystemTime) -> Value {
     let standing = held.standing(now);
     let state = match standing {
-        Standing::Held | Standing::Expired => standing.name(),
+        Standing::Held | Standing::Expired | Standing::Signed => standing.name(),
         Standing::Approved | Standing::Rejected | Standing::Withdrawn => "decided",
     };
     let decision = held.decision.as_ref();

@@ -55,7 +55,7 @@ pub(super) async fn nonces(State(api): State<Arc<Api>>, path: KeyAnd<String>, re
     let found = async {
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
-        let key = key_of(&api.signing, &caller, key)?;
+        let key = key_of(&api.signing, &caller, key).await?;
         let chains = api.signing.post.chains();
         let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let ask = |moment| async move { rpc.transaction_count(key.address(), moment).await.map_err(Refusal::from) };
@@ -78,7 +78,7 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         let (parts, body) = request.into_parts();
         let caller = authenticate(&api.live, &parts)?;
         let (key, chain) = key_and(path);
-        let key = key_of(&api.signing, &caller, key)?;
+        let key = key_of(&api.signing, &caller, key).await?;
         let chains = api.signing.post.chains();
         let (chain, rpc) = chain_of(&chains, &caller, &chain)?;
         let name = idempotency_key(&parts.headers)?;
@@ -94,7 +94,7 @@ pub(super) async fn fill(State(api): State<Arc<Api>>, path: KeyAnd<String>, requ
         if let Some(known) = replayed(&api, &request_id, &id, &before) {
             return Ok(respond(&known));
         }
-        let tx = nothing(key, chain, &offer.fees(rpc, None).await?)?;
+        let tx = nothing(key, chain, &offer.fees(rpc, &[]).await?)?;
         let policy = caller.policy.as_ref().ok_or_else(|| Refusal::Denied(Denied::no_policy()))?;
         judged(&api, key, &id, &tx, policy::judge_filled(policy, &tx)).await?;
         let prepared = Prepared::new(key, tx, None, None).map(|prepared| Prepared {
@@ -118,7 +118,7 @@ pub(super) async fn replace(State(api): State<Arc<Api>>, path: KeyAnd<String>, r
         let (parts, body) = request.into_parts();
         let caller = authenticate(&api.live, &parts)?;
         let (key, original) = key_and(path);
-        let key = key_of(&api.signing, &caller, key)?;
+        let key = key_of(&api.signing, &caller, key).await?;
         let name = idempotency_key(&parts.headers)?;
         content_type(&parts.headers)?;
         let (body, _) = read(body, MAX_REQUEST, &api.large).await?;
@@ -195,16 +195,17 @@ async fn replacement(
             });
         }
     };
-    // What nodes compare with is the last of them, whichever was asked to be replaced.
-    let (before, first) =
-        (read(all.last().and_then(|of| of.body.as_ref())), all.iter().find(|of| of.reservation == record.reservation));
-    let (Some(before), Some(first)) = (before, read(first.and_then(|of| of.body.as_ref()))) else {
+    // What nodes have is one of them, whichever was asked to be replaced.
+    let before: Vec<_> = all.iter().filter_map(|of| read(of.body.as_ref())).collect();
+    let first = all.iter().find(|of| of.reservation == record.reservation);
+    let (Some(Some(_)), Some(first)) = (all.last().map(|of| &of.body), read(first.and_then(|of| of.body.as_ref())))
+    else {
         return Err(Problem::decided("it is of an older keygate, which did not keep what could be replaced"));
     };
     let tx = match &filled {
         Some(body) => Transaction::from_body(body).map_err(invalid)?,
         None => {
-            let fees = offer.fees(rpc, Some(&before)).await?;
+            let fees = offer.fees(rpc, &before).await?;
             if cancel { nothing(key, chain, &fees)? } else { with_fees(&first, &fees)? }
         }
     };
@@ -290,30 +291,30 @@ impl Offer {
         Ok((fields, Self { gas_price, chosen: Chosen { max_fee, max_priority_fee } }))
     }
 
-    /// What to offer: as the market is, and an eighth more than what is to be replaced, unless the caller says otherwise.
-    async fn fees(&self, rpc: &Rpc, before: Option<&Transaction>) -> Result<Fees, Problem> {
+    /// What to offer: as the market is, and an eighth more than the highest of those `before`, the last of which is to be
+    /// replaced, unless the caller says otherwise.
+    async fn fees(&self, rpc: &Rpc, before: &[Transaction]) -> Result<Fees, Problem> {
         let latest = rpc.latest_block().await.map_err(Refusal::from)?;
         let market = rpc.market(latest).await.map_err(Refusal::from)?;
         let bumped = |fee: u128| fee.saturating_mul(BUMP.0).div_ceil(BUMP.1).saturating_add(1);
-        let old = before.map(|tx| (bumped(tx.max_gas_price()), bumped(tx.max_priority_fee())));
-        let legacy = before.is_some_and(|tx| !tx.has_priority_fee());
+        let highest = |fee: fn(&Transaction) -> u128| before.iter().map(fee).max().map(bumped).unwrap_or_default();
+        let old_fee = highest(Transaction::max_gas_price);
+        let old_priority_fee = highest(Transaction::max_priority_fee);
+        let legacy = before.last().is_some_and(|tx| !tx.has_priority_fee());
         Ok(match fees(market, self.chosen) {
             Fees::Legacy { gas_price } => {
-                Fees::Legacy { gas_price: self.gas_price.unwrap_or_else(|| gas_price.max(old.unwrap_or_default().0)) }
+                Fees::Legacy { gas_price: self.gas_price.unwrap_or_else(|| gas_price.max(old_fee)) }
             }
             Fees::Eip1559 { max_fee, .. } if legacy => {
-                Fees::Legacy { gas_price: self.gas_price.unwrap_or_else(|| max_fee.max(old.unwrap_or_default().0)) }
+                Fees::Legacy { gas_price: self.gas_price.unwrap_or_else(|| max_fee.max(old_fee)) }
             }
-            Fees::Eip1559 { max_fee, max_priority_fee } => {
-                let (old_fee, old_priority_fee) = old.unwrap_or_default();
-                Fees::Eip1559 {
-                    max_fee: self.chosen.max_fee.unwrap_or_else(|| max_fee.max(old_fee)),
-                    max_priority_fee: self
-                        .chosen
-                        .max_priority_fee
-                        .unwrap_or_else(|| max_priority_fee.max(old_priority_fee)),
-                }
-            }
+            Fees::Eip1559 { max_fee, max_priority_fee } => Fees::Eip1559 {
+                max_fee: self.chosen.max_fee.unwrap_or_else(|| max_fee.max(old_fee)),
+                max_priority_fee: self
+                    .chosen
+                    .max_priority_fee
+                    .unwrap_or_else(|| max_priority_fee.max(old_priority_fee)),
+            },
         })
     }
 }

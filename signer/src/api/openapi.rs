@@ -266,11 +266,11 @@ fn schemas() -> Value {
             "required": ["approval", "state", "caller", "key", "address", "idempotencyKey", "policy", "rule", "digest", "askedAt",
                          "expiresAt", "replaces", "decision", "transaction"],
             "properties": {
-                "approval": integer(), "state": { "enum": ["held", "decided", "expired"] },
+                "approval": integer(), "state": { "enum": ["held", "decided", "expired", "signed"] },
                 "caller": { "type": "string" }, "key": { "type": "string" }, "address": address(),
                 "idempotencyKey": { "type": "string" }, "policy": { "type": "string" }, "rule": { "type": "string" },
                 "digest": hash(), "askedAt": { "description": "Milliseconds since 1970.", "type": "integer" },
-                "expiresAt": { "description": "The same: if nobody has decided by then.", "type": "integer" },
+                "expiresAt": { "description": "The same: if nobody has decided by then, and no nonce is reserved for it.", "type": "integer" },
                 "replaces": { "description": "The nonce of the transaction that it is to replace: one of both is mined.", "type": ["integer", "null"] },
                 "decision": {
                     "type": ["object", "null"], "required": ["decision", "by", "at"],

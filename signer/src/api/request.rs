@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::callers::{Caller, Proof};
@@ -18,7 +19,7 @@ use super::problem::Problem;
 use crate::key::Key;
 use crate::ledger::RequestId;
 use crate::live::Live;
-use crate::signing::Signing;
+use crate::signing::{Signing, beginning};
 use crate::transaction::MAX_BODY;
 
 /// A request's body must be there within this time.
@@ -51,19 +52,28 @@ pub(super) fn authenticate(live: &Live, parts: &Parts) -> Result<Arc<Caller>, Pr
     proof.and_then(|proof| now.callers.find(proof)).map(Arc::clone).ok_or_else(Problem::unauthenticated)
 }
 
+/// So many bytes of a name that nobody has are told.
+const MOST_NAMED: usize = 128;
+
 pub(super) fn request_of(caller: &str, key: &str, address: Address, idempotency_key: String) -> RequestId {
     RequestId { caller: caller.to_owned(), key: key.to_owned(), address, idempotency_key }
 }
 
 /// The key of this name, if the caller may use it.
-pub(super) fn key_of<'a>(
+pub(super) async fn key_of<'a>(
     signing: &'a Signing,
     caller: &Caller,
     name: Result<String, PathRejection>,
 ) -> Result<&'a Arc<Key>, Problem> {
     let name = name.map_err(|_| Problem::bad_request("the path is not UTF-8"))?;
     let key = signing.keys.get(&name).filter(|_| caller.may_use(&name));
-    key.ok_or_else(Problem::key_not_allowed)
+    if let Some(key) = key {
+        return Ok(key);
+    }
+    let (caller, key, problem) = (&caller.name, beginning(&name, MOST_NAMED), Problem::key_not_allowed());
+    tracing::warn!(caller, key, "the caller may use no key of this name");
+    signing.tell_refusal(caller, problem.kind, json!({ "key": key })).await;
+    Err(problem)
 }
 
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {

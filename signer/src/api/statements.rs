@@ -82,7 +82,7 @@ async fn admit(
 ) -> Result<(Arc<Caller>, Arc<Key>, Statement), Problem> {
     let (parts, body) = request.into_parts();
     let caller = authenticate(&api.live, &parts)?;
-    let key = key_of(&api.signing, &caller, path.map(|Path(key)| key))?;
+    let key = key_of(&api.signing, &caller, path.map(|Path(key)| key)).await?;
     content_type(&parts.headers)?;
     let (body, _) = read(body, MAX_BODY, &api.large).await?;
     let key = Arc::clone(key);

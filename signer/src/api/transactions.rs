@@ -116,7 +116,9 @@ pub(super) async fn run(
             let result = waiting.outcome().await;
             result.map(|result| told(result.map(|answer| Answer { replayed: true, ..answer })))
         }
-        Ok((Part::Conflict, _)) => Some(told(Err(Refusal::Conflict))),
+        Ok((Part::Conflict, prepared)) => {
+            Some(told(Err(api.signing.refuse(&key, &id, &prepared.tx, Refusal::Conflict, true).await)))
+        }
         Ok((Part::Crowded, _)) => Some(told(Err(Refusal::Crowded))),
         Err(refusal) => Some(told(Err(refusal))),
     };
@@ -161,7 +163,7 @@ pub(super) struct Admitted {
 async fn admit(api: &Api, path: Result<String, PathRejection>, request: Request) -> Result<Admitted, Problem> {
     let (parts, body) = request.into_parts();
     let caller = authenticate(&api.live, &parts)?;
-    let key = key_of(&api.signing, &caller, path)?;
+    let key = key_of(&api.signing, &caller, path).await?;
     let send = match parts.uri.query() {
         None => false,
         Some("send=true") => true,
@@ -185,7 +187,7 @@ pub(super) fn held_back(held: &Held) -> Response {
     let standing = held.standing(SystemTime::now());
     let status = match standing {
         Standing::Held | Standing::Approved => StatusCode::ACCEPTED,
-        Standing::Rejected | Standing::Withdrawn | Standing::Expired => StatusCode::OK,
+        Standing::Rejected | Standing::Withdrawn | Standing::Expired | Standing::Signed => StatusCode::OK,
     };
     let body = json!({
         "state": standing.name(), "approval": held.approval, "rule": held.rule,
@@ -214,7 +216,7 @@ pub(super) async fn signed(
             Ok(Path((key, idempotency_key))) => (Ok(key), idempotency_key),
             Err(rejection) => (Err(rejection), String::new()),
         };
-        let key = key_of(&api.signing, &caller, path)?;
+        let key = key_of(&api.signing, &caller, path).await?;
         let id = request_of(&caller.name, key.name(), key.address(), idempotency_key);
         let record =
             api.signing.ledger.lookup(id.clone()).await.map_err(|error| Problem::from(Refusal::Ledger(error)))?;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::db::{Row, Sql, values};
 use super::types::{Begun, Decided, Decision, Held, Nonce, Request, RequestId, Standing};
-use super::{LedgerError, audit, millis};
+use super::{LedgerError, audit, millis, nonces};
 use crate::policy::{Approval, Denied};
 
 /// So many requests of one caller wait: the list of all of them stays one that somebody reads.
@@ -16,15 +16,46 @@ const MOST: i64 = 100;
 const MOST_A_DAY: i64 = 1000;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Nobody has decided, it is not expired at the time ?1, and it was not signed since because it needs no approval any more.
+/// What has a nonce under the name of the approval `a`: it needed no approval then, or was signed with one.
+macro_rules! under_it {
+    ($what:literal, $and:literal) => {
+        concat!(
+            "(SELECT ",
+            $what,
+            " FROM transactions t WHERE t.caller = a.caller AND t.address = a.address
+             AND t.idempotency_key = a.idempotency_key AND ",
+            $and,
+            ")"
+        )
+    };
+}
+
+/// Nobody has decided, and it is not expired at the time ?1, unless a nonce waits for it; and it was not signed since because
+/// it needs no approval any more.
 macro_rules! waiting {
-    ($columns:literal, $and:literal) => {
+    ($columns:expr, $and:literal) => {
         concat!(
             "SELECT ",
             $columns,
-            " FROM approvals a WHERE a.approved IS NULL AND a.expires_at > ?1 AND NOT EXISTS (SELECT 1 FROM transactions t
-             WHERE t.caller = a.caller AND t.address = a.address AND t.idempotency_key = a.idempotency_key)",
+            " FROM approvals a WHERE a.approved IS NULL AND (a.expires_at > ?1 OR EXISTS ",
+            under_it!("1", "t.raw IS NULL"),
+            ") AND NOT EXISTS ",
+            under_it!("1", "t.raw IS NOT NULL"),
             $and
+        )
+    };
+}
+
+/// What [`held`] reads. What is reserved is what is shown: that is signed.
+macro_rules! columns {
+    () => {
+        concat!(
+            "a.id, a.caller, a.key, a.address, a.idempotency_key, a.digest, a.chain_id, a.policy, a.rule, coalesce(",
+            under_it!("max(t.body)", "t.raw IS NULL"),
+            ", a.body), a.asked_at, a.decided_at, a.decided_by, a.approved, a.expires_at, a.replaces, ",
+            under_it!("count(*)", "t.raw IS NULL"),
+            ", ",
+            under_it!("count(*)", "t.raw IS NOT NULL")
         )
     };
 }
@@ -32,9 +63,11 @@ macro_rules! waiting {
 /// The rule that a rejection is told with, whichever held the request.
 const RULE: &str = "require_approval";
 
-const COLUMNS: &str =
-    "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-            decided_by, approved, expires_at, replaces FROM approvals WHERE caller = ?1 AND address = ?2 AND idempotency_key = ?3";
+const NAMED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM approvals a WHERE a.caller = ?1 AND a.address = ?2 AND a.idempotency_key = ?3"
+);
 
 /// What somebody has approved, which is what is signed, however else the same request would be filled now; or what keeps
 /// it from being signed. What was rejected or withdrawn, or is expired, is not signed either when it would need no approval
@@ -42,7 +75,7 @@ const COLUMNS: &str =
 pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Option<String>, Begun>, LedgerError> {
     let RequestId { caller, key, address, idempotency_key } = &request.id;
     let name = values![caller, address.into_array(), idempotency_key];
-    let held_before = db.first(COLUMNS, name)?.map(|row| held(&row)).transpose()?;
+    let held_before = db.first(NAMED, name)?.map(|row| held(&row)).transpose()?;
     let approval = match (held_before, &request.allowed.approval) {
         (None, None) => return Ok(Ok(None)),
         (None, Some(approval)) => approval,
@@ -63,8 +96,10 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
         return Ok(Err(Begun::Denied(Denied { rule: RULE, detail })));
     }
     let replaces = match request.nonce {
-        Nonce::Replacing(nonce) => Some(nonce.cast_signed()),
-        Nonce::Given { .. } | Nonce::Managed { .. } | Nonce::Gap { .. } => None,
+        Nonce::Replacing(nonce) | Nonce::Given(nonce) if nonces::another_has(db, request, nonce)? => {
+            Some(nonce.cast_signed())
+        }
+        Nonce::Replacing(_) | Nonce::Given(_) | Nonce::Managed { .. } | Nonce::Gap { .. } => None,
     };
     db.execute(
         "INSERT INTO approvals (caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at,
@@ -85,7 +120,7 @@ pub(super) fn needed(db: &mut dyn Sql, request: &Request) -> Result<Result<Optio
             replaces,
         ],
     )?;
-    let row = db.first(COLUMNS, name)?;
+    let row = db.first(NAMED, name)?;
     let row = row.ok_or_else(|| LedgerError::Other("a row was not inserted".into()))?;
     Ok(Err(Begun::Held(held(&row)?)))
 }
@@ -98,6 +133,7 @@ fn decided(held: Held, request: &Request, approval: Option<&Approval>) -> Result
     let by = held.decision.as_ref().map(|decision| decision.by.clone()).unwrap_or_default();
     let why = match (held.standing(request.now), approval) {
         (Standing::Expired, _) => "nobody has decided about it in time: it is expired".to_owned(),
+        (Standing::Signed, _) => "it was signed".to_owned(),
         (Standing::Withdrawn, _) => "it was withdrawn".to_owned(),
         (Standing::Rejected, _) => format!("{by:?} has rejected it"),
         (Standing::Held, Some(_)) => return Err(Begun::StillHeld(held).into()),
@@ -112,30 +148,19 @@ fn decided(held: Held, request: &Request, approval: Option<&Approval>) -> Result
 
 /// One of them, by its request's name.
 pub(super) fn named(db: &mut dyn Sql, id: &RequestId) -> Result<Option<Held>, LedgerError> {
-    let row = db.first(COLUMNS, values![&id.caller, id.address.into_array(), &id.idempotency_key])?;
+    let row = db.first(NAMED, values![&id.caller, id.address.into_array(), &id.idempotency_key])?;
     row.map(|row| held(&row)).transpose()
 }
 
 /// Those that nobody has decided about, and that are not expired; oldest first.
 pub(super) fn undecided(db: &mut dyn Sql, now: SystemTime) -> Result<Vec<Held>, LedgerError> {
-    let rows = db.query(
-        waiting!(
-            "id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-             decided_by, approved, expires_at, replaces",
-            " ORDER BY id"
-        ),
-        values![millis(now)],
-    )?;
+    let rows = db.query(waiting!(columns!(), " ORDER BY a.id"), values![millis(now)])?;
     rows.iter().map(held).collect()
 }
 
 /// One of them, whatever was decided.
 pub(super) fn find(db: &mut dyn Sql, approval: u64) -> Result<Option<Held>, LedgerError> {
-    let row = db.first(
-        "SELECT id, caller, key, address, idempotency_key, digest, chain_id, policy, rule, body, asked_at, decided_at,
-                decided_by, approved, expires_at, replaces FROM approvals WHERE id = ?1",
-        values![approval],
-    )?;
+    let row = db.first(concat!("SELECT ", columns!(), " FROM approvals a WHERE a.id = ?1"), values![approval])?;
     row.map(|row| held(&row)).transpose()
 }
 
@@ -153,6 +178,9 @@ pub(super) fn decide(
         return Ok(Decided::Other);
     }
     match held.standing(now) {
+        // Who was told no would have it paid otherwise, and it might be signed yet: then it would be paid twice.
+        Standing::Held if held.reserved && !approved => return Ok(Decided::UnderWay),
+        Standing::Signed => return Ok(Decided::UnderWay),
         Standing::Held => {}
         Standing::Expired => return Ok(Decided::Expired(held)),
         Standing::Approved | Standing::Rejected | Standing::Withdrawn => return Ok(Decided::Already(held)),
@@ -192,6 +220,8 @@ fn held(row: &Row) -> Result<Held, LedgerError> {
         asked_at: row.int(10)?,
         expires_at: row.int(14)?,
         replaces: row.maybe_int(15)?.map(i64::cast_unsigned),
+        reserved: row.int(16)? > 0,
+        signed: row.int(17)? > 0,
         decision,
     })
 }

@@ -18,7 +18,7 @@ use alloy_primitives::Address;
 use super::db::{Sql, values};
 use super::sends::State;
 use super::types::{Nonce, Request};
-use super::{LedgerError, Reservation, millis};
+use super::{LedgerError, Reservation, millis, requests};
 use crate::policy::{Denied, There, judge_replacement};
 use crate::transaction::Transaction;
 
@@ -81,7 +81,7 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
         }
         Nonce::Gap { nonce, at_least } => {
             let next = known(db, address, chain_id)?.unwrap_or(0);
-            if !(at_least..next).contains(&nonce) || is_taken(db, address, chain_id, nonce)? {
+            if !(at_least..next).contains(&nonce) || !vacate(db, request, nonce)? {
                 return Ok(denied("nonce", format!("nonce {nonce} is no gap")));
             }
             take(db, address, chain_id, nonce)?;
@@ -261,6 +261,41 @@ fn is_taken(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Re
     let key = values![address.into_array(), chain_id, nonce];
     let sql = "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT 1";
     Ok(db.first(sql, key)?.is_some())
+}
+
+/// Whether another request has a nonce that this one is to have.
+pub(super) fn another_has(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<bool, LedgerError> {
+    let row = db.first(
+        "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3
+             AND NOT (caller = ?4 AND idempotency_key = ?5) LIMIT 1",
+        values![
+            request.id.address.into_array(),
+            request.chain_id,
+            nonce,
+            &request.id.caller,
+            &request.id.idempotency_key
+        ],
+    )?;
+    Ok(row.is_some())
+}
+
+/// Whether nobody has a nonce, or now has: reservations that were left unsigned for long are released. Whoever is still
+/// about to sign for one finds it gone when it is to be stored, and gives nothing out.
+fn vacate(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<bool, LedgerError> {
+    let (address, chain_id) = (request.id.address.into_array(), request.chain_id);
+    let stays = db.first(
+        "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3
+             AND (raw IS NOT NULL OR created_at > ?4) LIMIT 1",
+        values![address, chain_id, nonce, millis(crate::start::left(request.now))],
+    )?;
+    if stays.is_some() {
+        return Ok(false);
+    }
+    let sql = "SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3";
+    for row in db.query(sql, values![address, chain_id, nonce])? {
+        requests::release(db, Reservation(row.int(0)?), request.now)?;
+    }
+    Ok(true)
 }
 
 /// A request that has a nonce, as others may have.

@@ -64,7 +64,9 @@ pub(super) fn begin(db: &mut dyn Sql, request: &Request) -> Result<Begun, Ledger
     let detail = || told(request);
     let (what, detail) = match &begun {
         Begun::Fresh(reserved) => ("reserved", with(detail(), reserved)),
-        Begun::Pending(reserved) => ("tried-again", with(detail(), reserved)),
+        // What was reserved with it is written down already.
+        Begun::Pending(_) if request.finishing => return Ok(begun),
+        Begun::Pending(reserved) => ("tried-again", without_body(with(detail(), reserved))),
         Begun::Signed { .. } => ("replayed", detail()),
         Begun::Held(held) => {
             let mut detail = detail();
@@ -85,6 +87,14 @@ fn with(mut detail: Json, reserved: &Reserved) -> Json {
     detail["nonce"] = reserved.nonce.into();
     if let Some(body) = &reserved.body {
         detail["transaction"] = body.as_str().into();
+    }
+    detail
+}
+
+/// Of what is written down already.
+fn without_body(mut detail: Json) -> Json {
+    if let Some(fields) = detail.as_object_mut() {
+        fields.remove("transaction");
     }
     detail
 }
@@ -121,6 +131,10 @@ fn decide(db: &mut dyn Sql, request: &Request) -> Result<Begun, LedgerError> {
             values![id, &request.policy, request.id.address.into_array()],
         )?;
         spends::insert(db, account, &entries, Some(id))?;
+        if request.finishing {
+            let detail = without_body(with(told(request), &reserved(&found)));
+            audit::append(db, &audit::Event::new(request.now, "tried-again", detail))?;
+        }
         return Ok(Begun::Pending(reserved(&found)));
     }
     let body = approved.as_ref().unwrap_or(&request.body);

@@ -37,6 +37,8 @@ pub struct Request {
     pub nonce: Nonce,
     /// What the policy says of replacing, should a transaction have this nonce.
     pub replacements: Option<Replacements>,
+    /// Whether nobody asks for it now: what was reserved and not signed is tried again, and again.
+    pub finishing: bool,
     /// Wei that the transaction sends.
     pub value: U256,
     /// The transaction as JSON, without its nonce: what is signed, should this process not live to sign it.
@@ -61,7 +63,7 @@ pub enum Nonce {
         /// How many transactions of this address the chain knows, as its nodes say.
         at_least: u64,
     },
-    /// One that nobody has, and that others wait behind.
+    /// One that others wait behind, and that nobody has; or only who has it reserved for long, and has nothing signed.
     Gap {
         /// It.
         nonce: u64,
@@ -143,6 +145,11 @@ pub struct Held {
     pub asked_at: i64,
     /// When it expires, if nobody has decided about it, in milliseconds since 1970.
     pub expires_at: i64,
+    /// Whether a nonce is reserved for it, from when it needed no approval: it may be signed at any moment, and does not
+    /// expire.
+    pub reserved: bool,
+    /// Whether it is signed.
+    pub signed: bool,
     /// What was decided, and by whom; none yet.
     pub decision: Option<Decision>,
 }
@@ -160,6 +167,8 @@ pub enum Standing {
     Withdrawn,
     /// Nobody has decided in time.
     Expired,
+    /// Nobody has decided, and it is signed: it needed no approval any more.
+    Signed,
 }
 
 impl Standing {
@@ -172,19 +181,22 @@ impl Standing {
             Self::Rejected => "rejected",
             Self::Withdrawn => "withdrawn",
             Self::Expired => "expired",
+            Self::Signed => "signed",
         }
     }
 }
 
 impl Held {
-    /// How things stand with it at a time. All but [`Standing::Held`] stands for ever.
+    /// How things stand with it at a time. All but [`Standing::Held`] stands for ever, unless a nonce is reserved for it after
+    /// it has expired.
     #[must_use]
     pub fn standing(&self, now: SystemTime) -> Standing {
         match &self.decision {
             Some(Decision { approved: true, .. }) => Standing::Approved,
             Some(Decision { by, .. }) if *by == self.id.caller => Standing::Withdrawn,
             Some(_) => Standing::Rejected,
-            None if millis(now) >= self.expires_at => Standing::Expired,
+            None if self.signed => Standing::Signed,
+            None if millis(now) >= self.expires_at && !self.reserved => Standing::Expired,
             None => Standing::Held,
         }
     }
@@ -210,6 +222,8 @@ pub enum Decided {
     Already(Held),
     /// It is too late.
     Expired(Held),
+    /// It is signed, or a nonce is reserved for it and it may be: nobody says no to it any more.
+    UnderWay,
     /// Who asks for something does not approve it.
     Own,
     /// What is approved is not what is held.

@@ -258,7 +258,7 @@ impl Asking<'_> {
             let (caller, key) = (Arc::clone(&self.caller), Arc::clone(key));
             Ok((wanted, Ok(Admitted { caller, key, id, tx, nonce, asked: Some(digest), send, large: None })))
         };
-        let (wanted, admitted) = signed.await.inspect_err(|fault| self.not_signed(call, fault))?;
+        let (wanted, admitted) = self.noted(call, signed.await).await?;
         let signed = match admitted {
             Err(known) => known,
             Ok(admitted) => {
@@ -327,7 +327,7 @@ impl Asking<'_> {
             })?;
             Ok((self.key(address)?, Statement::Message(message)))
         };
-        let (key, statement) = read().inspect_err(|fault| self.not_signed(call, fault))?;
+        let (key, statement) = self.noted(call, read()).await?;
         self.say(key, &statement).await
     }
 
@@ -345,7 +345,7 @@ impl Asking<'_> {
             let data = TypedData::parse(data.as_bytes()).map_err(Fault::field)?;
             Ok((key, Statement::TypedData(Box::new(data))))
         };
-        let (key, statement) = read().inspect_err(|fault| self.not_signed(call, fault))?;
+        let (key, statement) = self.noted(call, read()).await?;
         self.say(key, &statement).await
     }
 
@@ -371,13 +371,28 @@ impl Asking<'_> {
         }
     }
 
-    fn not_signed(&self, call: &Call<'_>, fault: &Fault) {
-        if fault.told {
-            return;
+    /// What is not even asked of the signer is in the log; and in the audit trail, where it is for a key that is not the
+    /// caller's.
+    async fn noted<T>(&self, call: &Call<'_>, read: Result<T, Fault>) -> Result<T, Fault> {
+        if let Err(fault) = &read
+            && !fault.told
+        {
+            let (caller, method, code) = (&self.caller.name, call.shown(), fault.code);
+            self.api.signing.metrics.request("invalid-json-rpc");
+            tracing::info!(
+                request_id = self.request_id,
+                caller,
+                method,
+                code,
+                outcome = "invalid-json-rpc",
+                "not signed"
+            );
+            let theirs = Problem::key_not_allowed();
+            if fault.data.as_ref().is_some_and(|data| data["type"] == theirs.urn()) {
+                self.api.signing.tell_refusal(caller, theirs.kind, json!({ "method": method })).await;
+            }
         }
-        let (caller, method, code) = (&self.caller.name, call.shown(), fault.code);
-        self.api.signing.metrics.request("invalid-json-rpc");
-        tracing::info!(request_id = self.request_id, caller, method, code, outcome = "invalid-json-rpc", "not signed");
+        read
     }
 }
 

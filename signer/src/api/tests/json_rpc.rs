@@ -206,6 +206,45 @@ async fn a_name_is_for_one_transaction() {
     signer.stop().await;
 }
 
+/// Whoever asks for what is not theirs, or under a name that is taken, is told of, however they ask.
+#[tokio::test]
+async fn what_is_refused_before_it_is_judged_is_in_the_audit_trail() {
+    let (signer, from) = with("").await;
+    let call = |from: &Value, nonce: &str| json!({"jsonrpc": "2.0", "id": 1, "method": "eth_signTransaction", "params": [tx(from, &json!({"nonce": nonce}))]});
+    let ask = async |call: Value| signer.ask("/", &[("idempotency-key", "one")], &call.to_string()).await.body;
+    assert!(ask(call(&from, "0x1")).await["result"].is_object());
+    assert!(ask(call(&from, "0x2")).await["error"].is_object());
+    is_problem(&signer.sign("one", &super::tx(1)).await, 409, "idempotency-conflict");
+    assert!(ask(call(&json!(super::TO), "0x1")).await["error"].is_object());
+    let none = signer.send(post_with("none", &[("idempotency-key", "one")], &super::tx(1))).await;
+    is_problem(&none, 403, "key-not-allowed");
+
+    let dir = signer.stop().await;
+    let ledger = keygate_config::Ledger::Sqlite(dir.path().join("run/ledger.db"));
+    let mut told = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let each = |kept: &crate::ledger::audit::Kept| {
+                let entry: Value = serde_json::from_str(&kept.entry).unwrap();
+                let field = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+                let what = field("what");
+                if ["conflict", "key-not-allowed"].contains(&&*what) {
+                    told.push([what, field("caller"), field("key"), field("idempotencyKey"), field("method")]);
+                }
+                Ok::<_, crate::ledger::LedgerError>(())
+            };
+            crate::ledger::Trail::open(&ledger).unwrap().each(0, each).unwrap();
+        });
+    });
+    let expected = [
+        ["conflict", "payments", "hot", "one", ""],
+        ["conflict", "payments", "hot", "one", ""],
+        ["key-not-allowed", "payments", "", "", "eth_signTransaction"],
+        ["key-not-allowed", "payments", "none", "", ""],
+    ];
+    assert_eq!(told, expected);
+}
+
 #[tokio::test]
 async fn messages_and_typed_data() {
     let (signer, from) = with("").await;

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use alloy_primitives::U256;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::ledger::tests::postgres::PostgresServer;
@@ -39,6 +40,7 @@ async fn another_signs_what_was_reserved_two_minutes_ago_with_its_nonce() {
             chain_id: 137,
             nonce: Nonce::Managed { at_least: 7 },
             replacements: None,
+            finishing: false,
             value: U256::ONE,
             body: transaction.body(),
             send: false,
@@ -53,14 +55,20 @@ async fn another_signs_what_was_reserved_two_minutes_ago_with_its_nonce() {
     let signing = &other.api.signing;
     let record = async |name| signing.ledger.lookup(id(name)).await.unwrap().unwrap();
     for _ in 0..2 {
-        signing.finish(left(now), &other.api.live.snapshot().callers).await.unwrap();
+        signing.finish(left(now), &other.api.live, &CancellationToken::new()).await.unwrap();
         let Record { nonce, signed, .. } = record("old").await;
         assert!(nonce == 7 && signed.is_some());
         let Record { nonce, signed, .. } = record("young").await;
         assert!(nonce == 8 && signed.is_none(), "its signer may be about to sign it");
         assert_eq!(kms.signs(), 1);
     }
+    // Who is to stop begins no other.
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    let later = left(now + Duration::from_secs(2));
+    signing.finish(later, &other.api.live, &stopped).await.unwrap();
+    assert_eq!(kms.signs(), 1);
     // Two seconds later.
-    signing.finish(left(now + Duration::from_secs(2)), &other.api.live.snapshot().callers).await.unwrap();
+    signing.finish(later, &other.api.live, &CancellationToken::new()).await.unwrap();
     assert!(record("young").await.signed.is_some());
 }

@@ -98,7 +98,77 @@ async fn who_asks_may_withdraw_and_nothing_else(place: Place) {
     open.close();
 }
 
-on_both!(what_nobody_decides_about_expires_for_ever, who_asks_may_withdraw_and_nothing_else);
+/// What is signed after all, or may be, is neither withdrawn nor rejected: who is told so pays otherwise.
+async fn nobody_says_no_to_what_may_be_signed(place: Place) {
+    let open = place.open();
+    let ledger = &open.ledger;
+    let one = held(ledger, of("payments", "a", &["security"])).await;
+    let (name, end) = (one.id.clone(), at(NOW) + DAY);
+    let decide =
+        async |by: &str, approved| ledger.decide(one.approval, one.digest, by.into(), approved, at(NOW)).await.unwrap();
+    let again = Request { allowed: Allowed::default(), body: "{ }".into(), ..of("payments", "a", &["security"]) };
+    let reservation = fresh(ledger, again).await;
+    for by in ["payments", "security"] {
+        assert_eq!(decide(by, false).await, Decided::UnderWay);
+    }
+    // It waits for who may approve it, as it is to be signed, and as long as it takes.
+    let waiting = ledger.undecided(end).await.unwrap();
+    assert_eq!(waiting, [Held { body: "{ }".into(), reserved: true, ..one.clone() }]);
+    assert_eq!(waiting[0].standing(end), Standing::Held);
+    ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
+    for (by, approved) in [("payments", false), ("security", false), ("security", true)] {
+        assert_eq!(decide(by, approved).await, Decided::UnderWay);
+    }
+    assert_eq!(ledger.held_as(name).await.unwrap().unwrap().standing(end), Standing::Signed);
+    assert_eq!(ledger.undecided(at(NOW)).await, Ok(Vec::new()));
+    open.close();
+}
+
+/// A nonce that is reserved is not lost because its request needs an approval by now.
+async fn what_has_a_nonce_waits_for_its_approval(place: Place) {
+    let open = place.open();
+    let ledger = &open.ledger;
+    let nonce = Nonce::Managed { at_least: 7 };
+    let reservation = fresh(ledger, Request { nonce, allowed: Allowed::default(), ..of("payments", "a", &[]) }).await;
+    let end = at(NOW) + DAY;
+    let moved = |now| {
+        let nonce = Nonce::Replacing(7);
+        Request { policy: "stricter".into(), nonce, now, ..of("payments", "a", &["security"]) }
+    };
+    let one = held(ledger, moved(at(NOW))).await;
+    assert_eq!((one.reserved, one.replaces), (true, None), "it replaces nobody but itself");
+    assert_eq!(ledger.undecided(end).await, Ok(vec![one.clone()]));
+    assert_eq!(ledger.begin(moved(end)).await, Ok(Begun::StillHeld(one.clone())));
+    let decided = ledger.decide(one.approval, one.digest, "security".into(), true, end).await.unwrap();
+    assert!(matches!(decided, Decided::Done(_)), "{decided:?}");
+    assert_eq!(pending(ledger.begin(moved(end)).await), reservation);
+    open.close();
+}
+
+#[tokio::test]
+async fn who_approves_sees_which_nonce_is_taken_however_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = Open::at(&dir.path().join("ledger.db"));
+    let ledger = &open.ledger;
+    fresh(ledger, Request { nonce: Nonce::Given(7), ..request("first", 0) }).await;
+    for (name, nonce, replaces) in [
+        ("a", Nonce::Given(7), Some(7)),
+        ("b", Nonce::Replacing(7), Some(7)),
+        ("c", Nonce::Given(8), None),
+        ("d", Nonce::Managed { at_least: 7 }, None),
+    ] {
+        let one = held(ledger, Request { nonce, ..of("payments", name, &["security"]) }).await;
+        assert_eq!(one.replaces, replaces, "{name}");
+    }
+    open.close();
+}
+
+on_both!(
+    what_nobody_decides_about_expires_for_ever,
+    who_asks_may_withdraw_and_nothing_else,
+    nobody_says_no_to_what_may_be_signed,
+    what_has_a_nonce_waits_for_its_approval,
+);
 
 /// Who asks and withdraws, over and over, fills no disk.
 #[tokio::test]

@@ -123,4 +123,31 @@ async fn it_is_read_while_it_is_written(place: Place) {
     open.close();
 }
 
-on_both!(everything_that_happens_is_in_it, any_change_is_found, it_is_read_while_it_is_written);
+/// What a caller tries again is told, without what was reserved; and what nobody asks for, when it changes something.
+async fn what_is_tried_again_is_told_shortly(place: Place) {
+    let open = place.open();
+    fresh(&open.ledger, request("a", 4)).await;
+    pending(open.ledger.begin(request("a", 4)).await);
+    let finishing = |policy: &str| Request { finishing: true, policy: policy.into(), ..request("a", 4) };
+    for policy in ["payouts", "payouts", "other", "other"] {
+        pending(open.ledger.begin(finishing(policy)).await);
+    }
+    open.close();
+    let kept: Vec<Json> = entries(&place).iter().map(|kept| serde_json::from_str(&kept.entry).unwrap()).collect();
+    let told: Vec<_> =
+        kept.iter().skip(1).map(|entry| (&entry["what"], &entry["policy"], &entry["transaction"])).collect();
+    let again = json!("tried-again");
+    let expected = [
+        (&json!("reserved"), &json!("payouts"), &json!("{}")),
+        (&again, &json!("payouts"), &Json::Null),
+        (&again, &json!("other"), &Json::Null),
+    ];
+    assert_eq!(told, expected);
+}
+
+on_both!(
+    everything_that_happens_is_in_it,
+    any_change_is_found,
+    it_is_read_while_it_is_written,
+    what_is_tried_again_is_told_shortly
+);

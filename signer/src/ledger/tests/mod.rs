@@ -77,6 +77,7 @@ fn request(idempotency_key: &str, value: u64) -> Request {
         chain_id: 137,
         nonce: Nonce::Given(unused()),
         replacements: None,
+        finishing: false,
         value: U256::from(value),
         body: "{}".into(),
         send: false,

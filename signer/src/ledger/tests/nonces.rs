@@ -177,17 +177,17 @@ async fn what_has_a_nonce_is_replaced_as_the_policy_says(place: Place) {
         let second = begin(payment("b", again(0), 6, 120)).await.unwrap();
         assert_eq!(second.nonce, 0);
         assert_eq!(begin(payment("c", again(0), 6, 144)).await.unwrap().nonce, 0);
-        assert!(begin(payment("d", again(0), 6, 144)).await.unwrap_err().contains("2 times"));
+        assert!(begin(payment("d", again(0), 6, 172)).await.unwrap_err().contains("2 times"));
         assert_eq!(begin(payment("e", managed, 6, 100)).await.unwrap().nonce, 1);
 
         // What is final is not replaced.
         let sent = Request { send: true, ..payment("f", managed, 6, 100) };
         let sent = begin(sent).await.unwrap();
         open.ledger.store(sent.reservation, signed(1), at(NOW)).await.unwrap();
-        begin(payment("g", again(2), 6, 100)).await.unwrap();
+        begin(payment("g", again(2), 6, 120)).await.unwrap();
         let confirmed = Progress { state: State::Confirmed, ..Progress::default() };
         open.ledger.update(sent.reservation, Progress::default(), confirmed, at(NOW)).await.unwrap();
-        assert!(begin(payment("h", again(2), 6, 100)).await.unwrap_err().contains("final"));
+        assert!(begin(payment("h", again(2), 6, 144)).await.unwrap_err().contains("final"));
     }
     open.close();
 }
@@ -298,6 +298,34 @@ async fn confirmed(ledger: &Ledger, reservation: Reservation) {
     ledger.update(reservation, Progress::default(), end, at(NOW)).await.unwrap();
 }
 
+/// What is left unsigned for long does not keep its nonce from who fills it; and is not given out, should it be signed.
+async fn what_is_left_unsigned_for_long_is_filled(place: Place) {
+    let open = place.open();
+    let ledger = &open.ledger;
+    let filling = |name, after| {
+        let (nonce, now) = (Nonce::Gap { nonce: 7, at_least: 7 }, at(NOW) + Duration::from_secs(after));
+        Request { nonce, now, ..managed(name, 0) }
+    };
+    let left = chosen(ledger, Request { allowed: spending(U256::from(6), Some(10)), ..managed("a", 7) }).await;
+    let again = Request { nonce: Nonce::Replacing(7), body: body(6, 200), ..managed("again", 0) };
+    let later = chosen(ledger, Request { now: at(NOW + 1), ..again }).await;
+    let denied = |begun| matches!(begun, Ok(Begun::Denied(Denied { rule: "nonce", .. })));
+    assert!(denied(ledger.begin(filling("b", 120)).await), "one of both may be about to be signed");
+    assert_eq!(chosen(ledger, filling("b", 121)).await.nonce, 7);
+    for reservation in [left.reservation, later.reservation] {
+        assert_eq!(ledger.store(reservation, signed(1), at(NOW + 122)).await, Err(LedgerError::NotReserved));
+    }
+    assert_eq!(ledger.nonces(HOT, 137, 7).await.unwrap().gaps, Vec::<u64>::new());
+    let retried = Request { allowed: spending(U256::from(6), Some(10)), ..managed("a", 7) };
+    assert_eq!(chosen(ledger, retried).await.nonce, 8, "what it counted is taken back");
+    // What is signed stays, however old.
+    let third = chosen(ledger, managed("c", 7)).await;
+    ledger.store(third.reservation, signed(2), at(NOW)).await.unwrap();
+    let nonce = Nonce::Gap { nonce: third.nonce, at_least: 7 };
+    assert!(denied(ledger.begin(Request { nonce, ..filling("d", 999) }).await));
+    open.close();
+}
+
 on_both!(
     what_a_caller_gave_is_no_gap_for_another,
     what_has_a_nonce_is_replaced_as_the_policy_says,
@@ -305,6 +333,7 @@ on_both!(
     a_count_that_is_too_low_chooses_nothing_that_is_used,
     a_receipt_that_was_forged_jams_nothing_for_long,
     a_hundred_have_one_nonce_and_no_more,
+    what_is_left_unsigned_for_long_is_filled,
 );
 
 proptest! {

@@ -48,7 +48,7 @@ async fn what_took_its_place_is_kept(place: Place) {
     let mut reservations = Vec::new();
     for (name, byte) in both {
         let nonce = if name == "a" { Nonce::Given(7) } else { Nonce::Replacing(7) };
-        let body = r#"{"chainId":137,"type":0,"to":null,"data":"0x00","gas":60000,"gasPrice":1}"#.into();
+        let body = format!(r#"{{"chainId":137,"type":0,"to":null,"data":"0x00","gas":60000,"gasPrice":{byte}}}"#);
         let reservation = fresh(&open.ledger, Request { nonce, body, ..to_send(name, 0) }).await;
         open.ledger.store(reservation, signed(byte), at(NOW)).await.unwrap();
         reservations.push(reservation);
@@ -145,7 +145,8 @@ async fn what_needs_no_approval_any_more_is_signed_unless_it_was_rejected() {
     open.ledger.decide(waiting[0].approval, [1; 32], "security".into(), false, at(NOW)).await.unwrap();
     let free = |name| Request { allowed: Allowed::default(), ..large(name, "{}") };
     assert!(matches!(open.ledger.begin(free("a")).await, Ok(Begun::Denied(_))));
-    fresh(&open.ledger, free("b")).await;
+    let reservation = fresh(&open.ledger, free("b")).await;
+    open.ledger.store(reservation, signed(1), at(NOW)).await.unwrap();
     assert_eq!(open.ledger.undecided(at(NOW)).await, Ok(Vec::new()));
     open.close();
 }
