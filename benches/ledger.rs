@@ -72,6 +72,7 @@ async fn payment(ledger: Ledger, nonce: u64) {
         chain_id: 137,
         nonce: Nonce::Given(nonce),
         replacements: None,
+        finishing: false,
         body: String::new(),
         send: false,
         value,
