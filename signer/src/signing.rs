@@ -115,16 +115,15 @@ impl Signing {
             nonce,
             replayed,
         };
-        match self.record(&id, digest).await? {
+        let known = self.record(&id, digest).await?;
+        let is_new = known.is_none();
+        match known {
             Some(Record { reservation, signed: Some(signed), nonce, .. }) => {
                 return Ok(answer(reservation, signed, nonce, true));
             }
             // What is judged is what will be signed.
             Some(Record { body: Some(body), .. }) => tx = reserved(&body)?,
-            Some(_) => {}
-            // Whatever has its nonce after it would wait for ever.
-            None if tx.gas() < tx.least_gas() => return Err(Refusal::TooLittleGas(tx.least_gas())),
-            None => {}
+            Some(_) | None => {}
         }
         let now = SystemTime::now();
         let judge = |tx: &Transaction| {
@@ -145,6 +144,10 @@ impl Signing {
                 return Err(self.refuse(key, &id, &tx, denied.into(), !counted).await);
             }
         };
+        // Whatever comes after its nonce would wait for ever.
+        if is_new && tx.gas() < tx.least_gas() {
+            return Err(Refusal::TooLittleGas(tx.least_gas()));
+        }
         if !counted {
             self.count(key, &id.caller, policy).await?;
         }
