@@ -115,7 +115,9 @@ impl Signing {
             nonce,
             replayed,
         };
-        match self.timed("lookup", self.ledger.lookup(id.clone())).await? {
+        let known = self.timed("lookup", self.ledger.lookup(id.clone())).await?;
+        let is_new = known.is_none();
+        match known {
             Some(known) if known.digest != digest => {
                 return Err(self.refuse(key, &id, &tx, Refusal::Conflict, !counted).await);
             }
@@ -124,10 +126,7 @@ impl Signing {
             }
             // What is judged is what will be signed.
             Some(Record { body: Some(body), .. }) => tx = reserved(&body)?,
-            Some(_) => {}
-            // Whatever has its nonce after it would wait for ever.
-            None if tx.gas() < tx.least_gas() => return Err(Refusal::TooLittleGas(tx.least_gas())),
-            None => {}
+            Some(_) | None => {}
         }
         let now = SystemTime::now();
         let judge = |tx: &Transaction| {
@@ -148,6 +147,10 @@ impl Signing {
                 return Err(self.refuse(key, &id, &tx, denied.into(), !counted).await);
             }
         };
+        // Whatever comes after its nonce would wait for ever.
+        if is_new && tx.gas() < tx.least_gas() {
+            return Err(Refusal::TooLittleGas(tx.least_gas()));
+        }
         if !counted {
             self.count(key, &id.caller, policy).await?;
         }

@@ -117,10 +117,12 @@ fn every_rule_denies_by_its_name() {
     let payment = |fields: &Value| super::merged(wallet.payment(&within), fields);
     let limits = payment(&json!({}));
     wallet.signed("allowed", &limits);
+    // Data takes gas.
+    let call = |fields: &Value| super::merged(payment(&json!({ "gas": 42_000, "maxFeePerGas": 500_000_000 })), fields);
     let token = json!({ "nonce": 1, "to": TOKEN_CONTRACT, "value": 0, "data": transfer(RECIPIENT) });
-    wallet.signed("allowed-token", &payment(&token));
+    wallet.signed("allowed-token", &call(&token));
     let deposit = json!({ "nonce": 2, "to": TOKEN_CONTRACT, "data": "0xd0e30db0" });
-    wallet.signed("allowed-function", &payment(&deposit));
+    wallet.signed("allowed-function", &call(&deposit));
     let and_call = |to: &str| format!("{}{:0>64x}{:0>64}", transfer(to).replace("a9059cbb", "4000aea0"), 96, 0);
     let signs = wallet.kms_signs();
     let denied = [
