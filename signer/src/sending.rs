@@ -170,10 +170,11 @@ impl Post {
             let now = SystemTime::now();
             let next = match self.next(chain, rpc, ledger, &sending, &mut counted, now).await {
                 Ok(next) => next,
-                // What a node says of one says nothing of the others.
-                Err(PassError::Rpc(error @ (RpcError::Refused(_) | RpcError::BadAnswer(_)))) => {
+                // What is said of one, or is not said in time, says nothing of the others, while a node answers at all.
+                Err(PassError::Rpc(error)) => {
                     let (hash, nonce) = (sending.signed.hash, sending.nonce);
                     tracing::warn!(chain = chain.name, %hash, nonce, %error, "could not be followed");
+                    rpc.block_number().await?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -344,7 +345,7 @@ impl Post {
                 tracing::warn!(chain = chain.name, hash = %signed.hash, nonce, %error, "what used its nonce is not seen");
                 match error {
                     // It keeps no state as old as that, or its block is too long to be read.
-                    RpcError::Refused(_) | RpcError::BadAnswer(_) | RpcError::TooLong => User::Unseen,
+                    RpcError::Refused(_) | RpcError::BadAnswer(_) | RpcError::TooLong(_) => User::Unseen,
                     // Nobody has answered: nothing is known that was not.
                     _ => return Ok(None),
                 }

@@ -9,6 +9,7 @@ pub mod node;
 pub mod rejected;
 pub mod rpc;
 pub mod search;
+mod shown;
 pub mod track;
 
 use std::collections::BTreeMap;

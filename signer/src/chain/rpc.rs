@@ -30,8 +30,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// A node that failed is tried after all others for this time.
 const COOL: Duration = Duration::from_secs(10);
-/// The longest answer of a node that is read, in bytes.
+/// The longest answer of a node that is read, in bytes, but for what others can make long.
 pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// The longest receipt and the longest block that are read, in bytes: whoever is called decides how much is logged, and
+/// 60 million gas pay for as much.
+const MAX_LONG_ANSWER: usize = 64 * 1024 * 1024;
 /// So much of a node's message is passed on, in characters.
 const MAX_MESSAGE: usize = 300;
 /// So much of a node's error data is passed on, in bytes: what a contract reverted with.
@@ -101,8 +104,8 @@ pub enum RpcError {
     #[error("the node's answer is not understood: {0}")]
     BadAnswer(&'static str),
     /// An answer that is too long.
-    #[error("the node's answer is longer than {MAX_ANSWER} bytes")]
-    TooLong,
+    #[error("the node's answer is longer than {0} bytes")]
+    TooLong(usize),
     /// A node of another chain.
     #[error("the node is of chain {found}, and not of chain {expected}: it is not used; see `rpc` in the file")]
     WrongChain {
@@ -165,6 +168,11 @@ impl Rpc {
         Self { chain_id, nodes: urls.into_iter().map(node).collect(), client, last_id: AtomicU64::new(0) }
     }
 
+    /// The id of the chain that they are of.
+    pub(super) fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
     /// Whether these are its nodes, in this order.
     pub(super) fn is_at(&self, urls: &[RpcUrl]) -> bool {
         self.nodes.iter().map(|node| &node.url).eq(urls)
@@ -177,13 +185,31 @@ impl Rpc {
     /// # Errors
     /// [`RpcError`] of the node that was asked last.
     pub async fn call<P: Serialize + ?Sized>(&self, method: &str, params: &P) -> Result<Box<RawValue>, RpcError> {
+        self.call_up_to(MAX_ANSWER, method, params).await
+    }
+
+    /// As [`Self::call`], for receipts and whole blocks. To be asked one after the other: an answer is held in memory.
+    pub(super) async fn call_long<P: Serialize + ?Sized>(
+        &self,
+        method: &str,
+        params: &P,
+    ) -> Result<Box<RawValue>, RpcError> {
+        self.call_up_to(MAX_LONG_ANSWER, method, params).await
+    }
+
+    async fn call_up_to<P: Serialize + ?Sized>(
+        &self,
+        longest: usize,
+        method: &str,
+        params: &P,
+    ) -> Result<Box<RawValue>, RpcError> {
         let now = Instant::now();
         let cooling = |node: &&Node| node.failed_at.lock().is_some_and(|at| now < at + COOL);
         let mut order: Vec<&Node> = self.nodes.iter().collect();
         order.sort_by_key(cooling);
         let mut last = RpcError::BadAnswer("there is no node");
         for node in order {
-            match self.ask(node, method, params).await {
+            match self.ask(node, longest, method, params).await {
                 Ok(result) => {
                     *node.failed_at.lock() = None;
                     return Ok(result);
@@ -203,11 +229,12 @@ impl Rpc {
     async fn ask<P: Serialize + ?Sized>(
         &self,
         node: &Node,
+        longest: usize,
         method: &str,
         params: &P,
     ) -> Result<Box<RawValue>, RpcError> {
         if !node.verified.load(Ordering::Relaxed) {
-            let found = match self.post(node, "eth_chainId", &[(); 0]).await {
+            let found = match self.post(node, MAX_ANSWER, "eth_chainId", &[(); 0]).await {
                 Ok(found) => super::node::quantity(&found),
                 Err(RpcError::Refused(_)) => None,
                 Err(error) => return Err(error),
@@ -218,12 +245,13 @@ impl Rpc {
             }
             node.verified.store(true, Ordering::Relaxed);
         }
-        self.post(node, method, params).await
+        self.post(node, longest, method, params).await
     }
 
     async fn post<P: Serialize + ?Sized>(
         &self,
         node: &Node,
+        longest: usize,
         method: &str,
         params: &P,
     ) -> Result<Box<RawValue>, RpcError> {
@@ -237,9 +265,9 @@ impl Rpc {
         let asking = async {
             let response = self.client.0.request(request).await.map_err(|error| unreachable(&error))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = Limited::new(response.into_body(), longest).collect().await;
             let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-                Some(_) => RpcError::TooLong,
+                Some(_) => RpcError::TooLong(longest),
                 None => unreachable(error.as_ref()),
             })?;
             Ok::<_, RpcError>((status, body.to_bytes()))

@@ -2,6 +2,7 @@
 
 mod adversary;
 mod faults;
+mod following;
 mod json_rpc;
 mod keys;
 mod left;
