@@ -11,6 +11,7 @@ pub mod rpc;
 pub mod search;
 mod shown;
 pub mod track;
+pub(crate) mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

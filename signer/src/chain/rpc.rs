@@ -3,11 +3,13 @@
 //! Nodes are tried in the order of the file; one that failed is tried last for a while. A node is asked for its chain's
 //! id first, and again after each failure: one of another chain is never asked anything else.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use alloy_primitives::Address;
 use axum::http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -78,6 +80,8 @@ pub struct Rpc {
     client: Client,
     /// The last request's id.
     last_id: AtomicU64,
+    /// How many transactions an address has, as these nodes have said, and when.
+    pub(crate) counts: Mutex<HashMap<Address, (u64, Instant)>>,
 }
 
 #[derive(Debug)]
@@ -165,7 +169,8 @@ impl Rpc {
     #[must_use]
     pub fn new(chain_id: u64, urls: Vec<RpcUrl>, client: Client) -> Self {
         let node = |url| Node { url, verified: AtomicBool::new(false), failed_at: Mutex::new(None) };
-        Self { chain_id, nodes: urls.into_iter().map(node).collect(), client, last_id: AtomicU64::new(0) }
+        let nodes = urls.into_iter().map(node).collect();
+        Self { chain_id, nodes, client, last_id: AtomicU64::new(0), counts: Mutex::default() }
     }
 
     /// The id of the chain that they are of.

@@ -136,3 +136,71 @@ async fn a_forged_block_replaces_nothing() {
     assert!(asked.load(Ordering::Relaxed) && send["note"].as_str().unwrap().contains("may be mined"), "{send}");
     signer.stop().await;
 }
+
+/// What takes its place is mined, and not final yet: nothing is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_being_replaced_raises_no_alarm() {
+    let mined: Arc<Mutex<Value>> = Arc::default();
+    let by = Arc::clone(&mined);
+    let url = node(move |method, params| {
+        let by = by.lock().unwrap();
+        match method {
+            "eth_getTransactionCount" if !by.is_null() && params[1] == "latest" => Some(Ok(json!("0x1"))),
+            "eth_getTransactionByHash" if by.is_null() || *by == params[0] => Some(Ok(json!({}))),
+            "eth_getTransactionReceipt" if *by == params[0] => {
+                Some(Ok(json!({ "transactionHash": params[0], "blockNumber": "0x64", "status": "0x1" })))
+            }
+            "eth_getBlockByNumber" => {
+                Some(Ok(json!({ "number": "0x64", "gasLimit": "0x1c9c380", "baseFeePerGas": "0x7" })))
+            }
+            "eth_maxPriorityFeePerGas" => Some(Ok(json!("0x1"))),
+            _ => None,
+        }
+    })
+    .await;
+    let signer = with(&url, "confirmations = 10\nrebroadcast = \"1s\"\nstuck_after = \"1s\"").await;
+    signer.sends("a").await;
+    signer.comes_to("a", |send| send["stuck"] == true).await;
+    let bearer = format!("Bearer {TOKEN}");
+    let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("idempotency-key", "b")];
+    let path = "/v1/keys/hot/transactions/a/replacements";
+    let faster = signer.send(request(Method::POST, path, &headers, &json!({ "action": "speed-up" }).to_string())).await;
+    assert_eq!(faster.status, 200, "{}", faster.body);
+    *mined.lock().unwrap() = faster.body["hash"].clone();
+    signer.comes_to("b", |send| send["state"] == "mined").await;
+    let send = signer.comes_to("a", |send| send["stuck"] == false).await;
+    assert_eq!((&send["state"], &send["note"]), (&json!("sent"), &Value::Null), "{send}");
+    signer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_node_has_taken_says_why() {
+    let dead: Arc<AtomicBool> = Arc::default();
+    let (is_dead, used) = (Arc::clone(&dead), Arc::<AtomicBool>::default());
+    let is_used = Arc::clone(&used);
+    let url = node(move |method, params| match method {
+        _ if is_dead.load(Ordering::Relaxed) => Some(Err(503)),
+        "eth_sendRawTransaction" => Some(Err(502)),
+        "eth_getTransactionCount" if params[1] != "pending" && is_used.load(Ordering::Relaxed) => {
+            Some(Ok(json!("0x7")))
+        }
+        _ => None,
+    })
+    .await;
+    let signer = with(&url, "").await;
+    signer.sends("a").await;
+    let send = signer.comes_to("a", |send| !send["note"].is_null()).await;
+    assert_eq!((&send["state"], &send["firstSentAt"]), (&json!("queued"), &Value::Null), "{send}");
+    assert_eq!(send["note"], "the node answered with HTTP status 502");
+    // The ledger knows the nonce; and no node answers at all.
+    dead.store(true, Ordering::Relaxed);
+    signer.sends("b").await;
+    let send = signer.comes_to("b", |send| !send["note"].is_null()).await;
+    assert_eq!(send["note"], "the node answered with HTTP status 503");
+    // Another has its nonce: no node will take it.
+    dead.store(false, Ordering::Relaxed);
+    used.store(true, Ordering::Relaxed);
+    let send = signer.comes_to("a", |send| send["state"] == "sent").await;
+    assert!(send["note"].as_str().unwrap().starts_with("its nonce is used"), "{send}");
+    signer.stop().await;
+}
