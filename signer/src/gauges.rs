@@ -1,10 +1,11 @@
-//! What is looked at when Prometheus asks: how much of each window is spent, and nonces that others wait behind.
+//! What is looked at when Prometheus asks: how much of each window is spent, nonces that others wait behind, and
+//! what nodes have failed at.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use alloy_primitives::U256;
-use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::sync::Mutex;
 
 use crate::api::callers::Callers;
@@ -21,6 +22,7 @@ pub(crate) struct Gauges {
     limit: GaugeVec,
     gaps: IntGaugeVec,
     unsigned: IntGaugeVec,
+    node_errors: IntCounterVec,
     looked: Mutex<Option<Instant>>,
 }
 
@@ -35,13 +37,18 @@ impl Gauges {
             limit: gauge("window_limit", "What may be spent in a policy's window, in the asset's smallest unit.")?,
             gaps: nonces("nonce_gaps", "Nonces that nobody has, and that higher ones wait behind.")?,
             unsigned: nonces("nonces_unsigned", "Nonces that are reserved, and not signed.")?,
+            node_errors: IntCounterVec::new(
+                options("node_errors_total", "Answers that a chain's nodes owe, by chain."),
+                &["chain"],
+            )?,
             looked: Mutex::new(None),
         };
-        let Self { spent, limit, gaps, unsigned, .. } = &gauges;
+        let Self { spent, limit, gaps, unsigned, node_errors, .. } = &gauges;
         registry.register(Box::new(spent.clone()))?;
         registry.register(Box::new(limit.clone()))?;
         registry.register(Box::new(gaps.clone()))?;
         registry.register(Box::new(unsigned.clone()))?;
+        registry.register(Box::new(node_errors.clone()))?;
         Ok(gauges)
     }
 
@@ -50,6 +57,11 @@ impl Gauges {
         let mut looked = self.looked.lock().await;
         if looked.is_some_and(|looked| looked.elapsed() < FRESH) {
             return Ok(());
+        }
+        for chain in signing.post.chains().all() {
+            if let Some(rpc) = &chain.rpc {
+                self.node_errors.with_label_values(&[&chain.name]).inc_by(rpc.take_failures());
+            }
         }
         self.windows(signing, callers).await?;
         self.nonces(signing).await?;

@@ -105,14 +105,19 @@ impl Snapshot {
     }
 }
 
-/// What becomes of callers and policies, for the audit trail; and for the log, where a policy that allows more must be
+/// What becomes of callers, policies and chains' nodes, for the audit trail; and for the log, where a policy that allows more must be
 /// found.
 fn changes(old: &Snapshot, new: &Snapshot) -> Vec<(&'static str, Json)> {
     let mut changes = Vec::new();
     let nodes = |chain: &Chain| chain.rpc.as_ref().map(Arc::as_ptr);
-    for chain in new.chains.all() {
-        if old.chains.by_id(chain.id).is_none_or(|before| nodes(before) != nodes(chain)) {
-            tracing::warn!(chain = chain.name, rpc = ?chain.rpc, "chain has other nodes");
+    let ids: BTreeMap<u64, &str> =
+        old.chains.all().chain(new.chains.all()).map(|chain| (chain.id, &*chain.name)).collect();
+    for (id, name) in ids {
+        let (before, after) = (old.chains.by_id(id), new.chains.by_id(id));
+        if before.and_then(nodes) != after.and_then(nodes) {
+            let nodes = after.and_then(|chain| chain.rpc.as_ref()).map(|rpc| rpc.nodes()).unwrap_or_default();
+            tracing::warn!(chain = name, ?nodes, "chain has other nodes");
+            changes.push(("chain-changed", json!({ "chain": name, "chainId": id, "nodes": nodes })));
         }
     }
     let names: BTreeSet<&String> = old.policies.keys().chain(new.policies.keys()).collect();

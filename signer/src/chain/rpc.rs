@@ -80,6 +80,8 @@ pub struct Rpc {
     client: Client,
     /// The last request's id.
     last_id: AtomicU64,
+    /// Answers that nodes owe, since somebody counted them.
+    failures: AtomicU64,
     /// How many transactions an address has, as these nodes have said, and when.
     pub(crate) counts: Mutex<HashMap<Address, (u64, Instant)>>,
 }
@@ -170,7 +172,14 @@ impl Rpc {
     pub fn new(chain_id: u64, urls: Vec<RpcUrl>, client: Client) -> Self {
         let node = |url| Node { url, verified: AtomicBool::new(false), failed_at: Mutex::new(None) };
         let nodes = urls.into_iter().map(node).collect();
-        Self { chain_id, nodes, client, last_id: AtomicU64::new(0), counts: Mutex::default() }
+        Self {
+            chain_id,
+            nodes,
+            client,
+            last_id: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            counts: Mutex::default(),
+        }
     }
 
     /// The id of the chain that they are of.
@@ -221,9 +230,7 @@ impl Rpc {
                 }
                 Err(RpcError::Refused(error)) if error.code != LIMIT_EXCEEDED => return Err(RpcError::Refused(error)),
                 Err(error) => {
-                    tracing::warn!(node = ?node.url, method, %error, "a node did not answer");
-                    *node.failed_at.lock() = Some(Instant::now());
-                    node.verified.store(false, Ordering::Relaxed);
+                    self.failed(node, method, &error);
                     last = error;
                 }
             }
@@ -239,18 +246,53 @@ impl Rpc {
         params: &P,
     ) -> Result<Box<RawValue>, RpcError> {
         if !node.verified.load(Ordering::Relaxed) {
-            let found = match self.post(node, MAX_ANSWER, "eth_chainId", &[(); 0]).await {
-                Ok(found) => super::node::quantity(&found),
-                Err(RpcError::Refused(_)) => None,
-                Err(error) => return Err(error),
-            };
-            let found = found.ok_or(RpcError::BadAnswer("it does not say which chain it is of"))?;
-            if found != self.chain_id {
-                return Err(RpcError::WrongChain { expected: self.chain_id, found });
-            }
-            node.verified.store(true, Ordering::Relaxed);
+            self.verify(node).await?;
         }
         self.post(node, longest, method, params).await
+    }
+
+    async fn verify(&self, node: &Node) -> Result<(), RpcError> {
+        let found = match self.post(node, MAX_ANSWER, "eth_chainId", &[(); 0]).await {
+            Ok(found) => super::node::quantity(&found),
+            Err(RpcError::Refused(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let found = found.ok_or(RpcError::BadAnswer("it does not say which chain it is of"))?;
+        if found != self.chain_id {
+            return Err(RpcError::WrongChain { expected: self.chain_id, found });
+        }
+        node.verified.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn failed(&self, node: &Node, method: &str, error: &RpcError) {
+        tracing::warn!(chain_id = self.chain_id, node = ?node.url, method, %error, "a node did not answer");
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *node.failed_at.lock() = Some(Instant::now());
+        node.verified.store(false, Ordering::Relaxed);
+    }
+
+    /// Asks each node which chain it is of; answers what each has said, in their order. What is wrong is logged as well.
+    pub(crate) async fn survey(&self) -> Vec<(String, Result<(), RpcError>)> {
+        let mut found = Vec::new();
+        for node in &self.nodes {
+            let verified = self.verify(node).await;
+            if let Err(error) = &verified {
+                self.failed(node, "eth_chainId", error);
+            }
+            found.push((node.url.authority().to_owned(), verified));
+        }
+        found
+    }
+
+    /// Its nodes, as they may be told: hosts with their ports.
+    pub(crate) fn nodes(&self) -> Vec<&str> {
+        self.nodes.iter().map(|node| node.url.authority()).collect()
+    }
+
+    /// How often a node has failed, since this was asked last.
+    pub(crate) fn take_failures(&self) -> u64 {
+        self.failures.swap(0, Ordering::Relaxed)
     }
 
     async fn post<P: Serialize + ?Sized>(

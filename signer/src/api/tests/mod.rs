@@ -7,7 +7,7 @@ mod json_rpc;
 mod keys;
 mod left;
 mod live;
-mod node;
+pub(crate) mod node;
 mod openapi;
 mod requests;
 mod start;
