@@ -207,4 +207,24 @@ mod tests {
         assert!(few(&fields[..10]).ends_with("tokens.9"));
         assert!(few(&fields).ends_with("tokens.9 and 290 more"));
     }
+    #[test]
+    fn other_nodes_are_told_without_their_keys() {
+        let load = |chains: &str, before: &Chains| {
+            let text = format!("[signer]\nlisten = \"unix:s\"\nledger = \"sqlite:l\"\n[signer.chains]\n{chains}");
+            let source = keygate_config::Source { path: "keygate.toml".into(), text };
+            let config = keygate_config::parse(source).unwrap().config.signer.unwrap();
+            Snapshot::load(&config, before).unwrap()
+        };
+        let one = load(
+            "base = { id = 8453, rpc = \"http://localhost:1/s3cret\" }\npolygon = { id = 137 }",
+            &Chains::default(),
+        );
+        let same = load("base = { id = 8453, rpc = \"http://localhost:1/s3cret\" }", &one.chains);
+        assert!(changes(&one, &same).is_empty());
+        let other = load("base = { id = 8453, rpc = \"http://localhost:2/s3cret\" }", &one.chains);
+        let detail = json!({ "chain": "base", "chainId": 8453, "nodes": ["localhost:2"] });
+        assert_eq!(changes(&one, &other), [("chain-changed", detail)]);
+        let none = json!({ "chain": "base", "chainId": 8453, "nodes": [] });
+        assert_eq!(changes(&one, &load("", &one.chains)), [("chain-changed", none)]);
+    }
 }

@@ -192,7 +192,7 @@ mod tests {
         let key = "https://polygon.node.example:8443/v2/s3cret?k=s3cret";
         let url = RpcUrl::parse(key).unwrap();
         assert_eq!(url.uri(), key);
-        assert_eq!(format!("{url:?}"), "https://polygon.node.example/...");
+        assert_eq!(format!("{url:?}"), "https://polygon.node.example:8443/...");
         for (text, exposed) in [
             ("http://127.0.0.1:8545", false),
             ("http://localhost:8545/", false),

@@ -197,6 +197,13 @@ async fn what_no_node_has_taken_says_why() {
     signer.sends("b").await;
     let send = signer.comes_to("b", |send| !send["note"].is_null()).await;
     assert_eq!(send["note"], "the node answered with HTTP status 503");
+    let metrics = signer.get("/metrics").await.body;
+    let failed = metrics
+        .as_str()
+        .unwrap()
+        .lines()
+        .find(|line| line.starts_with("keygate_signer_node_errors_total{chain=\"base\"}"));
+    assert!(failed.is_some_and(|line| !line.ends_with(" 0")), "{failed:?}");
     // Another has its nonce: no node will take it.
     dead.store(false, Ordering::Relaxed);
     used.store(true, Ordering::Relaxed);
