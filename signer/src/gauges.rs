@@ -1,10 +1,11 @@
-//! What is looked at when Prometheus asks: how much of each window is spent, and nonces that others wait behind.
+//! What is looked at when Prometheus asks: how much of each window is spent, nonces that others wait behind, and
+//! what nodes have failed at.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use alloy_primitives::U256;
-use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::sync::Mutex;
 
 use crate::api::callers::Callers;
@@ -22,6 +23,7 @@ pub(crate) struct Gauges {
     gaps: IntGaugeVec,
     unsigned: IntGaugeVec,
     unsent: IntGaugeVec,
+    node_errors: IntCounterVec,
     looked: Mutex<Option<Instant>>,
 }
 
@@ -40,14 +42,19 @@ impl Gauges {
                 "nonces_unsent",
                 "Nonces of what is signed, not to be sent from here, and not in the pool.",
             )?,
+            node_errors: IntCounterVec::new(
+                options("node_errors_total", "Answers that a chain's nodes owe, by chain."),
+                &["chain"],
+            )?,
             looked: Mutex::new(None),
         };
-        let Self { spent, limit, gaps, unsigned, unsent, .. } = &gauges;
+        let Self { spent, limit, gaps, unsigned, unsent, node_errors, .. } = &gauges;
         registry.register(Box::new(spent.clone()))?;
         registry.register(Box::new(limit.clone()))?;
         registry.register(Box::new(gaps.clone()))?;
         registry.register(Box::new(unsigned.clone()))?;
         registry.register(Box::new(unsent.clone()))?;
+        registry.register(Box::new(node_errors.clone()))?;
         Ok(gauges)
     }
 
@@ -56,6 +63,11 @@ impl Gauges {
         let mut looked = self.looked.lock().await;
         if looked.is_some_and(|looked| looked.elapsed() < FRESH) {
             return Ok(());
+        }
+        for chain in signing.post.chains().all() {
+            if let Some(rpc) = &chain.rpc {
+                self.node_errors.with_label_values(&[&chain.name]).inc_by(rpc.take_failures());
+            }
         }
         self.windows(signing, callers).await?;
         self.nonces(signing).await?;

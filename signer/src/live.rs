@@ -105,14 +105,19 @@ impl Snapshot {
     }
 }
 
-/// What becomes of callers and policies, for the audit trail; and for the log, where a policy that allows more must be
+/// What becomes of callers, policies and chains' nodes, for the audit trail; and for the log, where a policy that allows more must be
 /// found.
 fn changes(old: &Snapshot, new: &Snapshot) -> Vec<(&'static str, Json)> {
     let mut changes = Vec::new();
     let nodes = |chain: &Chain| chain.rpc.as_ref().map(Arc::as_ptr);
-    for chain in new.chains.all() {
-        if old.chains.by_id(chain.id).is_none_or(|before| nodes(before) != nodes(chain)) {
-            tracing::warn!(chain = chain.name, rpc = ?chain.rpc, "chain has other nodes");
+    let ids: BTreeMap<u64, &str> =
+        old.chains.all().chain(new.chains.all()).map(|chain| (chain.id, &*chain.name)).collect();
+    for (id, name) in ids {
+        let (before, after) = (old.chains.by_id(id), new.chains.by_id(id));
+        if before.and_then(nodes) != after.and_then(nodes) {
+            let nodes = after.and_then(|chain| chain.rpc.as_ref()).map(|rpc| rpc.nodes()).unwrap_or_default();
+            tracing::warn!(chain = name, ?nodes, "chain has other nodes");
+            changes.push(("chain-changed", json!({ "chain": name, "chainId": id, "nodes": nodes })));
         }
     }
     let names: BTreeSet<&String> = old.policies.keys().chain(new.policies.keys()).collect();
@@ -201,5 +206,25 @@ mod tests {
         assert_eq!(few(&fields[..2]), "tokens.0, tokens.1");
         assert!(few(&fields[..10]).ends_with("tokens.9"));
         assert!(few(&fields).ends_with("tokens.9 and 290 more"));
+    }
+    #[test]
+    fn other_nodes_are_told_without_their_keys() {
+        let load = |chains: &str, before: &Chains| {
+            let text = format!("[signer]\nlisten = \"unix:s\"\nledger = \"sqlite:l\"\n[signer.chains]\n{chains}");
+            let source = keygate_config::Source { path: "keygate.toml".into(), text };
+            let config = keygate_config::parse(source).unwrap().config.signer.unwrap();
+            Snapshot::load(&config, before).unwrap()
+        };
+        let one = load(
+            "base = { id = 8453, rpc = \"http://localhost:1/s3cret\" }\npolygon = { id = 137 }",
+            &Chains::default(),
+        );
+        let same = load("base = { id = 8453, rpc = \"http://localhost:1/s3cret\" }", &one.chains);
+        assert!(changes(&one, &same).is_empty());
+        let other = load("base = { id = 8453, rpc = \"http://localhost:2/s3cret\" }", &one.chains);
+        let detail = json!({ "chain": "base", "chainId": 8453, "nodes": ["localhost:2"] });
+        assert_eq!(changes(&one, &other), [("chain-changed", detail)]);
+        let none = json!({ "chain": "base", "chainId": 8453, "nodes": [] });
+        assert_eq!(changes(&one, &load("", &one.chains)), [("chain-changed", none)]);
     }
 }

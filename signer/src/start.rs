@@ -250,6 +250,7 @@ impl Signer {
         let stop = CancellationToken::new();
         tasks.spawn(finish(Arc::clone(&api), stop.clone()));
         tasks.spawn(follow(Arc::clone(&api), stop.clone()));
+        tasks.spawn(survey(Arc::clone(&api), stop.clone()));
         let serving = Serving { routers, limits, live, stop: stop.clone() };
         let mut listening = JoinSet::new();
         for listener in listeners {
@@ -287,6 +288,17 @@ async fn finish(api: Arc<Api>, stop: CancellationToken) {
 /// What was reserved until then is left over: whoever reserved it, another may sign it.
 pub(crate) fn left(now: SystemTime) -> SystemTime {
     now - UNFINISHED_AFTER
+}
+
+/// Has every node asked once, so that one that is wrong is in the log before it is needed.
+async fn survey(api: Arc<Api>, stop: CancellationToken) {
+    let snapshot = api.live.snapshot();
+    for rpc in snapshot.chains.all().filter_map(|chain| chain.rpc.as_ref()) {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = rpc.survey() => {}
+        }
+    }
 }
 
 /// Follows every chain, each for itself, and those that a reload adds as well.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use http::Uri;
+use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::de;
 use serde::{Deserialize, Deserializer};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use super::OneOrMany;
 use crate::place::At;
 
-/// A node's URL. It may hold an API key: nothing prints more of it than its scheme and host.
+/// A node's URL. It may hold an API key: nothing prints more of it than its scheme, host and port.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RpcUrl(Uri);
 
@@ -40,6 +41,12 @@ impl RpcUrl {
         &self.0
     }
 
+    /// Its host, with its port if it names one: what may be printed.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.0.authority().map_or("", Authority::as_str)
+    }
+
     /// Whether others on the way can read what is asked and change what is answered.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
@@ -51,7 +58,7 @@ impl RpcUrl {
 
 impl fmt::Debug for RpcUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}/...", self.0.scheme_str().unwrap_or_default(), self.0.host().unwrap_or_default())
+        write!(f, "{}://{}/...", self.0.scheme_str().unwrap_or_default(), self.authority())
     }
 }
 
@@ -185,7 +192,7 @@ mod tests {
         let key = "https://polygon.node.example:8443/v2/s3cret?k=s3cret";
         let url = RpcUrl::parse(key).unwrap();
         assert_eq!(url.uri(), key);
-        assert_eq!(format!("{url:?}"), "https://polygon.node.example/...");
+        assert_eq!(format!("{url:?}"), "https://polygon.node.example:8443/...");
         for (text, exposed) in [
             ("http://127.0.0.1:8545", false),
             ("http://localhost:8545/", false),

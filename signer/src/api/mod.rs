@@ -16,7 +16,7 @@ mod request;
 mod routes;
 mod statements;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transactions;
 
 pub(crate) use browsers::without_pages;

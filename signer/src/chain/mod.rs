@@ -9,7 +9,9 @@ pub mod node;
 pub mod rejected;
 pub mod rpc;
 pub mod search;
+mod shown;
 pub mod track;
+pub(crate) mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

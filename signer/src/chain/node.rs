@@ -9,6 +9,7 @@ use super::fees::{self, Market};
 use super::rejected::Rejected;
 use super::rpc::{LIMIT_EXCEEDED, NodeError, Rpc, RpcError};
 use super::search::{Ask, Search};
+use super::shown::hash_if_of;
 
 /// JSON-RPC: a node does not have the method.
 const NO_METHOD: i64 = -32601;
@@ -175,7 +176,7 @@ impl Rpc {
             block_number: Option<Box<RawValue>>,
             status: Option<Box<RawValue>>,
         }
-        let found: Option<Found> = read(&self.call("eth_getTransactionReceipt", &json!([hash])).await?)?;
+        let found: Option<Found> = read(&self.call_long("eth_getTransactionReceipt", &json!([hash])).await?)?;
         match found {
             Some(found) if found.transaction_hash != hash => {
                 Err(RpcError::BadAnswer("a receipt of another transaction"))
@@ -192,18 +193,19 @@ impl Rpc {
     }
 
     /// By what a nonce of `sender` was used: the block of a [`Search`], and the hash of its transaction. None where that is
-    /// not to be seen: the node knows no such block, or its block has no such transaction.
+    /// not to be seen: the node knows no such block, or its block has no such transaction, signed by `sender`. Who is told
+    /// that another took its place may pay again, so a node cannot make one up.
     ///
     /// # Errors
     /// [`RpcError`]; [`RpcError::Refused`] by nodes that keep no state as old as that.
     pub async fn used_by(&self, sender: Address, nonce: u64, mut search: Search) -> Result<Option<Used>, RpcError> {
         #[derive(Deserialize)]
         struct Full {
-            transactions: Vec<One>,
+            transactions: Vec<Box<RawValue>>,
         }
+        /// What a node says: it finds the one, and proves nothing.
         #[derive(Deserialize)]
         struct One {
-            hash: B256,
             from: Address,
             nonce: Box<RawValue>,
         }
@@ -215,10 +217,17 @@ impl Rpc {
                 }
                 Ask::Block(block) => {
                     let params = json!([format!("{block:#x}"), true]);
-                    let full: Option<Full> = read(&self.call("eth_getBlockByNumber", &params).await?)?;
-                    let mut own = full.into_iter().flat_map(|full| full.transactions).filter(|one| one.from == sender);
-                    let used = own.find(|one| number::<u64>(&one.nonce).is_ok_and(|of| of == nonce));
-                    return Ok(used.map(|one| Used { block, hash: one.hash }));
+                    let full: Option<Full> = read(&self.call_long("eth_getBlockByNumber", &params).await?)?;
+                    for shown in full.into_iter().flat_map(|full| full.transactions) {
+                        let One { from, nonce: its } = read(&shown)?;
+                        if from == sender
+                            && quantity(&its) == Some(nonce)
+                            && let Some(hash) = hash_if_of(sender, self.chain_id(), nonce, &shown)
+                        {
+                            return Ok(Some(Used { block, hash }));
+                        }
+                    }
+                    return Ok(None);
                 }
             }
         }

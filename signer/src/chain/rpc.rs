@@ -3,11 +3,13 @@
 //! Nodes are tried in the order of the file; one that failed is tried last for a while. A node is asked for its chain's
 //! id first, and again after each failure: one of another chain is never asked anything else.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use alloy_primitives::Address;
 use axum::http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -30,8 +32,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 /// A node that failed is tried after all others for this time.
 const COOL: Duration = Duration::from_secs(10);
-/// The longest answer of a node that is read, in bytes.
+/// The longest answer of a node that is read, in bytes, but for what others can make long.
 pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// The longest receipt and the longest block that are read, in bytes: whoever is called decides how much is logged, and
+/// 60 million gas pay for as much.
+const MAX_LONG_ANSWER: usize = 64 * 1024 * 1024;
 /// So much of a node's message is passed on, in characters.
 const MAX_MESSAGE: usize = 300;
 /// So much of a node's error data is passed on, in bytes: what a contract reverted with.
@@ -75,6 +80,10 @@ pub struct Rpc {
     client: Client,
     /// The last request's id.
     last_id: AtomicU64,
+    /// Answers that nodes owe, since somebody counted them.
+    failures: AtomicU64,
+    /// How many transactions an address has, as these nodes have said, and when.
+    pub(crate) counts: Mutex<HashMap<Address, (u64, Instant)>>,
 }
 
 #[derive(Debug)]
@@ -101,8 +110,8 @@ pub enum RpcError {
     #[error("the node's answer is not understood: {0}")]
     BadAnswer(&'static str),
     /// An answer that is too long.
-    #[error("the node's answer is longer than {MAX_ANSWER} bytes")]
-    TooLong,
+    #[error("the node's answer is longer than {0} bytes")]
+    TooLong(usize),
     /// A node of another chain.
     #[error("the node is of chain {found}, and not of chain {expected}: it is not used; see `rpc` in the file")]
     WrongChain {
@@ -162,7 +171,20 @@ impl Rpc {
     #[must_use]
     pub fn new(chain_id: u64, urls: Vec<RpcUrl>, client: Client) -> Self {
         let node = |url| Node { url, verified: AtomicBool::new(false), failed_at: Mutex::new(None) };
-        Self { chain_id, nodes: urls.into_iter().map(node).collect(), client, last_id: AtomicU64::new(0) }
+        let nodes = urls.into_iter().map(node).collect();
+        Self {
+            chain_id,
+            nodes,
+            client,
+            last_id: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            counts: Mutex::default(),
+        }
+    }
+
+    /// The id of the chain that they are of.
+    pub(super) fn chain_id(&self) -> u64 {
+        self.chain_id
     }
 
     /// Whether these are its nodes, in this order.
@@ -177,22 +199,38 @@ impl Rpc {
     /// # Errors
     /// [`RpcError`] of the node that was asked last.
     pub async fn call<P: Serialize + ?Sized>(&self, method: &str, params: &P) -> Result<Box<RawValue>, RpcError> {
+        self.call_up_to(MAX_ANSWER, method, params).await
+    }
+
+    /// As [`Self::call`], for receipts and whole blocks. To be asked one after the other: an answer is held in memory.
+    pub(super) async fn call_long<P: Serialize + ?Sized>(
+        &self,
+        method: &str,
+        params: &P,
+    ) -> Result<Box<RawValue>, RpcError> {
+        self.call_up_to(MAX_LONG_ANSWER, method, params).await
+    }
+
+    async fn call_up_to<P: Serialize + ?Sized>(
+        &self,
+        longest: usize,
+        method: &str,
+        params: &P,
+    ) -> Result<Box<RawValue>, RpcError> {
         let now = Instant::now();
         let cooling = |node: &&Node| node.failed_at.lock().is_some_and(|at| now < at + COOL);
         let mut order: Vec<&Node> = self.nodes.iter().collect();
         order.sort_by_key(cooling);
         let mut last = RpcError::BadAnswer("there is no node");
         for node in order {
-            match self.ask(node, method, params).await {
+            match self.ask(node, longest, method, params).await {
                 Ok(result) => {
                     *node.failed_at.lock() = None;
                     return Ok(result);
                 }
                 Err(RpcError::Refused(error)) if error.code != LIMIT_EXCEEDED => return Err(RpcError::Refused(error)),
                 Err(error) => {
-                    tracing::warn!(node = ?node.url, method, %error, "a node did not answer");
-                    *node.failed_at.lock() = Some(Instant::now());
-                    node.verified.store(false, Ordering::Relaxed);
+                    self.failed(node, method, &error);
                     last = error;
                 }
             }
@@ -203,27 +241,64 @@ impl Rpc {
     async fn ask<P: Serialize + ?Sized>(
         &self,
         node: &Node,
+        longest: usize,
         method: &str,
         params: &P,
     ) -> Result<Box<RawValue>, RpcError> {
         if !node.verified.load(Ordering::Relaxed) {
-            let found = match self.post(node, "eth_chainId", &[(); 0]).await {
-                Ok(found) => super::node::quantity(&found),
-                Err(RpcError::Refused(_)) => None,
-                Err(error) => return Err(error),
-            };
-            let found = found.ok_or(RpcError::BadAnswer("it does not say which chain it is of"))?;
-            if found != self.chain_id {
-                return Err(RpcError::WrongChain { expected: self.chain_id, found });
-            }
-            node.verified.store(true, Ordering::Relaxed);
+            self.verify(node).await?;
         }
-        self.post(node, method, params).await
+        self.post(node, longest, method, params).await
+    }
+
+    async fn verify(&self, node: &Node) -> Result<(), RpcError> {
+        let found = match self.post(node, MAX_ANSWER, "eth_chainId", &[(); 0]).await {
+            Ok(found) => super::node::quantity(&found),
+            Err(RpcError::Refused(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let found = found.ok_or(RpcError::BadAnswer("it does not say which chain it is of"))?;
+        if found != self.chain_id {
+            return Err(RpcError::WrongChain { expected: self.chain_id, found });
+        }
+        node.verified.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn failed(&self, node: &Node, method: &str, error: &RpcError) {
+        tracing::warn!(chain_id = self.chain_id, node = ?node.url, method, %error, "a node did not answer");
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *node.failed_at.lock() = Some(Instant::now());
+        node.verified.store(false, Ordering::Relaxed);
+    }
+
+    /// Asks each node which chain it is of; answers what each has said, in their order. What is wrong is logged as well.
+    pub(crate) async fn survey(&self) -> Vec<(String, Result<(), RpcError>)> {
+        let mut found = Vec::new();
+        for node in &self.nodes {
+            let verified = self.verify(node).await;
+            if let Err(error) = &verified {
+                self.failed(node, "eth_chainId", error);
+            }
+            found.push((node.url.authority().to_owned(), verified));
+        }
+        found
+    }
+
+    /// Its nodes, as they may be told: hosts with their ports.
+    pub(crate) fn nodes(&self) -> Vec<&str> {
+        self.nodes.iter().map(|node| node.url.authority()).collect()
+    }
+
+    /// How often a node has failed, since this was asked last.
+    pub(crate) fn take_failures(&self) -> u64 {
+        self.failures.swap(0, Ordering::Relaxed)
     }
 
     async fn post<P: Serialize + ?Sized>(
         &self,
         node: &Node,
+        longest: usize,
         method: &str,
         params: &P,
     ) -> Result<Box<RawValue>, RpcError> {
@@ -237,9 +312,9 @@ impl Rpc {
         let asking = async {
             let response = self.client.0.request(request).await.map_err(|error| unreachable(&error))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = Limited::new(response.into_body(), longest).collect().await;
             let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-                Some(_) => RpcError::TooLong,
+                Some(_) => RpcError::TooLong(longest),
                 None => unreachable(error.as_ref()),
             })?;
             Ok::<_, RpcError>((status, body.to_bytes()))

@@ -7,6 +7,7 @@ use super::super::fees::Market;
 use super::super::node::{Block, Moment, Receipt, Sent, Used};
 use super::super::rejected::Rejected;
 use super::super::search::Search;
+use super::super::shown::tests::{SENDER, by_example};
 use super::*;
 use alloy_primitives::{Address, B256};
 use serde_json::{Value, json};
@@ -216,7 +217,7 @@ async fn used_by(answers: Vec<Turn>) -> Result<Option<Used>, RpcError> {
     let turns: Vec<Turn> = [ours(), count("0x0"), count("0x6")].into_iter().chain(answers).collect();
     let (url, serving) = node(turns).await;
     let rpc = Rpc::new(137, vec![url], Client::new(false).unwrap());
-    let used = rpc.used_by(Address::repeat_byte(1), 5, Search::new(5, 2, 2)).await;
+    let used = rpc.used_by(SENDER.parse().unwrap(), 5, Search::new(5, 2, 2)).await;
     serving.await.unwrap();
     used
 }
@@ -225,10 +226,19 @@ async fn used_by(answers: Vec<Turn>) -> Result<Option<Used>, RpcError> {
 async fn only_what_a_block_shows_has_used_a_nonce() {
     let block =
         |transactions: Value| vec![Turn::Result("eth_getBlockByNumber", json!({ "transactions": transactions }))];
-    let tx = |from: u8, nonce: &str, hash: u8| json!({ "from": Address::repeat_byte(from), "nonce": nonce, "hash": B256::repeat_byte(hash), "value": "0x1" });
-    let others = [tx(2, "0x5", 7), tx(1, "0x4", 8)];
-    let shown = json!([others[0], others[1], tx(1, "0x5", 9)]);
-    assert_eq!(used_by(block(shown)).await.unwrap(), Some(Used { block: 1, hash: B256::repeat_byte(9) }));
+    let ((own, hash), (before, _), (elsewhere, _)) = (by_example(137, 5), by_example(137, 4), by_example(1, 5));
+    let with = |field: &str, value: &str| {
+        let mut tx = own.clone();
+        tx[field] = value.into();
+        tx
+    };
+    // Of another sender, nonce or chain; and what nobody has signed, whatever it is said to be.
+    let other = Address::repeat_byte(2).to_string();
+    let made_up = json!({ "from": SENDER, "nonce": "0x5", "hash": hash, "value": "0x1" });
+    let others = [with("from", &other), before, elsewhere, made_up, with("value", "0x1"), with("r", "0x1")];
+    let mut all = others.to_vec();
+    all.push(with("hash", &B256::ZERO.to_string()));
+    assert_eq!(used_by(block(json!(all))).await.unwrap(), Some(Used { block: 1, hash }));
     for nothing in [json!([]), json!(others)] {
         assert_eq!(used_by(block(nothing)).await.unwrap(), None);
     }

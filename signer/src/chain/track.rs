@@ -101,7 +101,8 @@ pub enum Step {
     Replaced(B256),
     /// Send it again: the same bytes.
     Rebroadcast,
-    /// No block has it, and that for long: somebody should look, or replace it. It is asked about further.
+    /// No block has it, and that for long, nor is it seen what has used its nonce, where that is used for good: somebody
+    /// should look, or replace it. It is asked about further.
     Stuck,
     /// Ask again later.
     Wait,
@@ -135,7 +136,7 @@ pub fn step(settings: &Settings, tracked: &Tracked, seen: &Seen, now: SystemTime
     let used = seen.latest_count > tracked.nonce;
     if !seen.known && !used && since(tracked.last_sent) >= settings.rebroadcast {
         Step::Rebroadcast
-    } else if since(tracked.first_sent) >= settings.stuck_after {
+    } else if since(tracked.first_sent) >= settings.stuck_after && (!used || seen.user == User::Unseen) {
         Step::Stuck
     } else {
         Step::Wait
@@ -193,7 +194,7 @@ mod tests {
             (tracked(), mined(98), 1000, Step::Confirmed { block: 98, success: true }),
             // The nonce is used by another: not for good yet, and for good.
             (tracked(), used, 1200, Step::Wait),
-            (tracked(), used, 1300, Step::Stuck),
+            (tracked(), used, 9000, Step::Wait),
             (tracked(), settled, 1000, Step::Seek),
             (tracked(), Seen { user: User::Another(other), ..settled }, 1000, Step::Replaced(other)),
             // What cannot be seen is not final, however long it takes, and is not sent again.
@@ -264,7 +265,9 @@ mod tests {
                 Step::Seek => prop_assert!(user == User::Unsought && receipt.is_none() && settled > 5 && latest > 5),
                 // Never sent again where it cannot be needed.
                 Step::Rebroadcast => prop_assert!(receipt.is_none() && !known && latest <= 5 && now >= last + 30),
-                Step::Stuck => prop_assert!(receipt.is_none() && now >= first + 300),
+                Step::Stuck => {
+                    prop_assert!(receipt.is_none() && now >= first + 300 && (latest <= 5 || user == User::Unseen));
+                }
                 Step::Wait => prop_assert!(receipt.is_none()),
             }
             // A deeper block makes nothing less final.

@@ -3,6 +3,7 @@
 //! It changes nothing that lasts, and takes nothing that a running signer has: the ledger is opened for reading, its lock
 //! is looked at and not taken. A key is asked for its public key, and for one signature, which nobody sees.
 
+mod chains;
 mod files;
 mod kms;
 
@@ -56,7 +57,7 @@ impl Findings {
     }
 }
 
-/// Checks everything that the file names: credentials, keys, ledger, callers' tokens.
+/// Checks everything that the file names: credentials, keys, ledger, callers' tokens, chains' nodes.
 pub async fn doctor(config: &keygate_config::Signer) -> Vec<Finding> {
     let mut findings = Findings::default();
     kms::identity(config, &mut findings).await;
@@ -68,5 +69,6 @@ pub async fn doctor(config: &keygate_config::Signer) -> Vec<Finding> {
     }
     files::ledger(config, &mut findings);
     files::tokens(config, &mut findings);
+    chains::nodes(config, &mut findings).await;
     findings.0
 }

@@ -108,7 +108,7 @@ pub enum Begun {
 /// A reserved request: what [`Ledger::store`](super::Ledger::store) and [`Ledger::release`](super::Ledger::release)
 /// refer to. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reservation(pub(super) i64);
+pub struct Reservation(pub(crate) i64);
 
 /// What a request has for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,11 +2,12 @@
 
 mod adversary;
 mod faults;
+mod following;
 mod json_rpc;
 mod keys;
 mod left;
 mod live;
-mod node;
+pub(crate) mod node;
 mod openapi;
 mod requests;
 mod start;
