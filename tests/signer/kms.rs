@@ -77,8 +77,9 @@ fn with_all_regions_gone_callers_are_told_when_to_come_back() {
     assert_eq!(answer.header("retry-after"), Some("1"));
     let health = ask(&wallet.home, "/health", &[]);
     assert_eq!(assert_problem(&health, 503, "key-not-ready")["keys"]["hot-wallet"]["ready"], false);
-    let shown = wallet.home.run(["status"]).success().to_owned();
-    assert!(shown.contains("NOT HEALTHY: key \"hot-wallet\""), "{shown}");
+    let status = wallet.home.run(["status"]);
+    let shown = &status.stdout;
+    assert!(status.code == 1 && shown.contains("NOT HEALTHY: key \"hot-wallet\""), "{status:?}");
     assert!(shown.lines().any(|line| line.starts_with("hot-wallet ") && line.ends_with("NO")), "{shown}");
     for region in ["us-east-1", SECOND] {
         fail(&wallet.key, region, "Sign", "none");
