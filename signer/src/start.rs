@@ -193,7 +193,7 @@ impl Signer {
         let Opened { ledger, running, callers: known, head } =
             Ledger::open_configured(&config.ledger.value, &addresses)?;
         if head.seq == 1 && known.is_empty() {
-            tracing::warn!(
+            tracing::info!(
                 "the ledger is new: it knows nothing that was signed before. If there was one, stop, and find it: what \
                  callers ask for again is signed again"
             );

@@ -42,8 +42,10 @@ fn what_anybody_may_change_and_what_is_new_is_said() {
     let says = checked.stderr.contains("anybody on this machine may change this file (mode 0666)");
     assert!(checked.code == 0 && says, "{checked:?}");
     for (times, says) in [(1, "the ledger is new"), (2, "the audit trail goes on")] {
-        let signer = listening(home.start("signer"));
+        let mut signer = listening(home.start("signer"));
         assert!(signer.stderr().contains(says), "start {times}: {}", signer.stderr());
+        signer.sigterm();
+        assert!(signer.wait(SOON).success());
     }
 }
 
