@@ -55,10 +55,10 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
     let (address, chain_id) = (request.id.address, request.chain_id);
     match request.nonce {
         Nonce::Given(nonce) => {
-            if let Err(denied) = room(db, address, chain_id, nonce)? {
-                return Ok(Err(denied));
-            }
-            let there = there(db, request, nonce)?;
+            let there = match there(db, request, nonce)? {
+                Ok(there) => there,
+                Err(denied) => return Ok(Err(denied)),
+            };
             if let Err(denied) = beside(request, body, &there)? {
                 return Ok(Err(denied));
             }
@@ -70,10 +70,10 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
             next(db, address, chain_id, at_least).map(Ok)
         }
         Nonce::Replacing(nonce) => {
-            if let Err(denied) = room(db, address, chain_id, nonce)? {
-                return Ok(Err(denied));
-            }
-            let there = there(db, request, nonce)?;
+            let there = match there(db, request, nonce)? {
+                Ok(there) => there,
+                Err(denied) => return Ok(Err(denied)),
+            };
             if there.is_empty() {
                 return Ok(denied("replacements", format!("there is no transaction with nonce {nonce} to replace")));
             }
@@ -90,17 +90,17 @@ pub(super) fn choose(db: &mut dyn Sql, request: &Request, body: &str) -> Result<
     }
 }
 
-/// Whether one more may have a nonce at all.
-fn room(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<Result<(), Denied>, LedgerError> {
+/// How many have a nonce, if one more may have it at all.
+fn room(db: &mut dyn Sql, address: Address, chain_id: u64, nonce: u64) -> Result<Result<u64, Denied>, LedgerError> {
     let row = db.first(
         "SELECT count(*) FROM (SELECT id FROM transactions WHERE address = ?1 AND chain_id = ?2 AND nonce = ?3 LIMIT ?4) AS t",
         values![address.into_array(), chain_id, nonce, MAX_WITH],
     )?;
-    Ok(match row.map(|row| row.unsigned(0)).transpose()? {
-        Some(count) if count >= MAX_WITH => {
+    Ok(match row.map(|row| row.unsigned(0)).transpose()?.unwrap_or(0) {
+        MAX_WITH.. => {
             denied("replacements", format!("{MAX_WITH} transactions have nonce {nonce}, and more than that may not"))
         }
-        _ => Ok(()),
+        count => Ok(count),
     })
 }
 
@@ -114,8 +114,14 @@ fn beside(request: &Request, body: &str, there: &[There]) -> Result<Result<(), D
     Ok(judge_replacement(request.replacements, request.id.address, &tx, there))
 }
 
-/// The transactions that have a nonce, as `request` meets them, the oldest first.
-fn there(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<Vec<There>, LedgerError> {
+/// The transactions that have a nonce, as `request` meets them, the oldest first; unless there are as many as there may be.
+/// Most often there is none, and nothing more is looked up.
+fn there(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<Result<Vec<There>, Denied>, LedgerError> {
+    match room(db, request.id.address, request.chain_id, nonce)? {
+        Ok(0) => return Ok(Ok(Vec::new())),
+        Ok(_) => {}
+        Err(denied) => return Ok(Err(denied)),
+    }
     let rows = db.query(
         "SELECT t.caller, t.body, s.state
          FROM transactions t LEFT JOIN sends s ON s.request = t.id
@@ -129,7 +135,8 @@ fn there(db: &mut dyn Sql, request: &Request, nonce: u64) -> Result<Vec<There>, 
             let state = row.maybe_text(2)?.map(|name| State::named(&name)).transpose()?;
             Ok(There { tx, own, is_final: state.is_some_and(State::is_final) })
         })
-        .collect()
+        .collect::<Result<_, _>>()
+        .map(Ok)
 }
 
 fn denied<T>(rule: &'static str, detail: String) -> Result<T, Denied> {
